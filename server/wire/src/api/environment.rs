@@ -1,0 +1,29 @@
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::{EnvironmentName, KeyName};
+
+/// The scope of everything, with its own encryption key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Environment {
+    /// Its name.
+    pub name: EnvironmentName,
+    /// Its key in the key backend.
+    pub key_name: KeyName,
+    /// When it was created.
+    #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
+    pub created: Timestamp,
+}
+
+/// Asks for a new environment.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct CreateEnvironment {
+    /// Its name.
+    pub name: EnvironmentName,
+    /// Its key's name; the environment's own by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_name: Option<KeyName>,
+}

@@ -1,0 +1,26 @@
+//! Requests and responses of the manager's API, version 1.
+//!
+//! Values of secrets are in none of them: an operator sends a value as the raw body of a request,
+//! and a node receives one as an [envelope](crate::envelope).
+
+mod environment;
+mod error;
+mod node;
+mod secret;
+mod service;
+mod system;
+
+pub use environment::{CreateEnvironment, Environment};
+pub use error::{ApiError, ErrorBody, ErrorCode};
+pub use node::{
+    ChangeLabels, CreateToken, CreatedToken, EnvelopeRequest, JoinRequest, Joined, Node, NodeState,
+    RenewRequest, Renewed, Session, StreamMessage, Token, TokenState,
+};
+pub use secret::{AttachedTo, Rollback, Secret, SecretDetails, SecretVersion};
+pub use service::{Assignment, Attach, Attachment, Service, ServiceDetails};
+pub use system::{Health, HealthState};
+
+/// The media type of values and envelopes.
+pub const OCTET_STREAM: &str = "application/octet-stream";
+/// The media type of the change stream: one [`StreamMessage`] as JSON in each line.
+pub const JSON_LINES: &str = "application/jsonl";

@@ -1,0 +1,208 @@
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::envelope::{Salt, WrappedSessionKey};
+use crate::manifest::RawManifest;
+use crate::{EnvironmentName, Labels, NodeId, NodeName, ServiceName, SessionId, TargetName, VersionId};
+
+/// A host that joined an environment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Node {
+    /// Its name, unique in its environment.
+    pub name: NodeName,
+    /// Its id.
+    pub id: NodeId,
+    /// Whether it is served.
+    pub state: NodeState,
+    /// Whether its change stream is up at this manager.
+    pub connected: bool,
+    /// Its labels, as operators set them.
+    pub labels: Labels,
+    /// The services assigned to it.
+    pub services: Vec<ServiceName>,
+    /// When it joined.
+    #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
+    pub joined: Timestamp,
+    /// When its certificate ends, unless it renews it.
+    #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
+    pub certificate_expires: Timestamp,
+}
+
+/// Whether a node is served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub enum NodeState {
+    /// It joined with a token that demands approval, and waits for it.
+    Pending,
+    /// It is served.
+    Active,
+    /// It is refused, for good.
+    Revoked,
+}
+
+/// Asks for a join token.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct CreateToken {
+    /// How long it is good for, in seconds: 1 second to 30 days.
+    pub ttl_seconds: u64,
+    /// Whether a node that joins with it waits for an operator's approval.
+    #[serde(default)]
+    pub approval: bool,
+    /// Labels that the node has from the start.
+    #[serde(default, skip_serializing_if = "Labels::is_empty")]
+    pub labels: Labels,
+}
+
+/// A join token, shown this once.
+#[derive(Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct CreatedToken {
+    /// The whole token. A credential: whoever has it can join one node.
+    pub token: String,
+    /// When it is good for nothing.
+    #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
+    pub expires: Timestamp,
+    /// The manager's URL, as it advertises itself.
+    pub manager: String,
+}
+
+/// A join token as listings show it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Token {
+    /// The first hexadecimal digits of its digest, enough to tell tokens apart.
+    pub id: String,
+    /// What has become of it.
+    pub state: TokenState,
+    /// Whether it demands approval.
+    pub approval: bool,
+    /// When it was created.
+    #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
+    pub created: Timestamp,
+    /// When it is good for nothing.
+    #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
+    pub expires: Timestamp,
+    /// The node that joined with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub used_by: Option<NodeName>,
+}
+
+/// What has become of a join token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub enum TokenState {
+    /// A node can join with it.
+    Open,
+    /// A node has joined with it.
+    Used,
+    /// It is too late to join with it.
+    Expired,
+}
+
+/// Labels to set and to take away, in this order.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ChangeLabels {
+    /// Labels to set.
+    #[serde(default)]
+    pub set: Labels,
+    /// Keys to take away.
+    #[serde(default)]
+    pub remove: Vec<String>,
+}
+
+/// A new node's first words, and the only call without a client certificate.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct JoinRequest {
+    /// The secret part of the join token.
+    pub token: String,
+    /// The name that the node asks for.
+    pub name: NodeName,
+    /// A PKCS #10 certificate request for the node's TLS key, as PEM. Only its key and its proof of
+    /// possession count; the manager writes the names.
+    pub certificate_request: String,
+    /// The node's RSA-3072 public key, SubjectPublicKeyInfo DER as base64.
+    pub envelope_key: String,
+}
+
+/// What a node is told when it has joined.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Joined {
+    /// The node's id.
+    pub id: NodeId,
+    /// The environment it joined.
+    pub environment: EnvironmentName,
+    /// Its certificate, as PEM.
+    pub certificate: String,
+    /// Whether it is served, or waits for approval.
+    pub state: NodeState,
+}
+
+/// Asks for a certificate for a new TLS key, under the old one.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct RenewRequest {
+    /// A PKCS #10 certificate request for the new key, as PEM.
+    pub certificate_request: String,
+}
+
+/// A renewed certificate.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Renewed {
+    /// The certificate, as PEM.
+    pub certificate: String,
+}
+
+/// A session: the key under which envelopes are sealed, wrapped to the node.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Session {
+    /// Names the session in requests for envelopes.
+    pub session: SessionId,
+    /// The session key, which only the node can open.
+    pub wrapped_key: WrappedSessionKey,
+    /// For how many seconds the manager keeps it.
+    pub expires_in_seconds: u64,
+}
+
+/// Asks for the current version of one target. The response's body is an
+/// [envelope](crate::envelope).
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct EnvelopeRequest {
+    /// The session under which it is to be sealed.
+    pub session: SessionId,
+    /// Makes the reply a reply to this request.
+    pub salt: Salt,
+    /// The service.
+    pub service: ServiceName,
+    /// The target in that service.
+    pub target: TargetName,
+    /// The version that the node's manifest names. When it is no longer current, the answer is
+    /// [`ErrorCode::Superseded`](super::ErrorCode::Superseded), and the new manifest is on its way.
+    pub version_id: VersionId,
+}
+
+/// One line of the change stream.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub enum StreamMessage {
+    /// The whole manifest, at the start and after each change that this node can see.
+    Manifest(RawManifest),
+    /// Nothing has changed and the manager lives. Sent when there was nothing else to say for the
+    /// manager's heartbeat interval.
+    Heartbeat,
+}

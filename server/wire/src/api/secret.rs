@@ -1,0 +1,72 @@
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::{Labels, SecretName, ServiceName, TargetName};
+
+/// A secret, without its value.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Secret {
+    /// Its name.
+    pub name: SecretName,
+    /// The number of the current version, from 1.
+    pub current: u64,
+    /// How many versions there are.
+    pub versions: u64,
+    /// Its labels.
+    pub labels: Labels,
+    /// When it was created.
+    #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
+    pub created: Timestamp,
+    /// When the current version became current.
+    #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
+    pub changed: Timestamp,
+}
+
+/// A secret with its versions and where it is attached.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct SecretDetails {
+    /// The secret.
+    #[serde(flatten)]
+    pub secret: Secret,
+    /// Its versions, the newest first.
+    pub history: Vec<SecretVersion>,
+    /// The services that it is attached to.
+    pub attached: Vec<AttachedTo>,
+}
+
+/// One version of a secret, without its value.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct SecretVersion {
+    /// Its number, from 1.
+    pub version: u64,
+    /// Whether it is the current one.
+    pub current: bool,
+    /// When it was created.
+    #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
+    pub created: Timestamp,
+    /// The key and the key's version under which its data key is wrapped.
+    pub key: String,
+}
+
+/// A place where a secret is attached.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct AttachedTo {
+    /// The service.
+    pub service: ServiceName,
+    /// The file name in that service.
+    pub target: TargetName,
+}
+
+/// Asks to make an older version the current one.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Rollback {
+    /// The version's number; the newest below the current one by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<u64>,
+}

@@ -1,0 +1,25 @@
+//! What secretfs nodes, operators and managers say to each other.
+//!
+//! Everything here is sans-IO: checked names and ids, the request and response types of the
+//! manager's API, [`SecretBytes`], the join token and the sealed [`envelope`]. There is no socket,
+//! no file and no clock, so that each piece can be tested and fuzzed as bytes in, bytes out.
+
+pub mod api;
+pub mod envelope;
+mod id;
+mod label;
+pub mod manifest;
+mod name;
+mod ownership;
+mod secret;
+mod token;
+
+pub use id::{InvalidId, NodeId, SessionId, VersionId};
+pub use label::{InvalidLabel, Labels, Selector};
+pub use name::{
+    EnvironmentName, InvalidName, KeyName, NAME_MAX_BYTES, NodeName, OperatorName, SecretName, ServiceName,
+    TargetName,
+};
+pub use ownership::{InvalidMode, Mode, Ownership};
+pub use secret::{InvalidSecretSize, SECRET_MAX_BYTES, SecretBytes};
+pub use token::{CaPin, InvalidToken, JoinToken, TokenSecret};

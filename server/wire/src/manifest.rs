@@ -1,0 +1,212 @@
+//! The manifest: what a node may see. Never a value.
+//!
+//! What arrives is a [`RawManifest`]: texts and numbers that anybody might have sent. A node uses
+//! only the checked [`Manifest`], and checking refuses single entries with a reason instead of the
+//! whole: one bad entry must not cost a node its other secrets (it crashed KeywhizFs).
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::{Mode, Ownership, SECRET_MAX_BYTES, SecretName, ServiceName, TargetName, VersionId};
+
+/// A manifest as it travels.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct RawManifest {
+    /// The services assigned to the node.
+    pub services: Vec<RawService>,
+}
+
+/// One service as it travels.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct RawService {
+    /// The service's name.
+    pub name: String,
+    /// Its targets.
+    pub targets: Vec<RawTarget>,
+}
+
+/// One target as it travels.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct RawTarget {
+    /// The file name.
+    pub target: String,
+    /// The attached secret's name.
+    pub secret: String,
+    /// The current version's number, from 1.
+    pub version: u64,
+    /// The current version's id.
+    pub version_id: String,
+    /// The current version's size in bytes.
+    pub size: u64,
+    /// The owner's user id.
+    pub uid: u32,
+    /// The owner's group id.
+    pub gid: u32,
+    /// The permission bits, 0 to 0o777.
+    pub mode: u16,
+    /// When the current version became current, or the attachment changed, whichever is later.
+    #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
+    pub modified: Timestamp,
+}
+
+/// A checked manifest.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Manifest {
+    /// Services by name; each has its targets by name. A service without targets is an empty
+    /// directory.
+    pub services: BTreeMap<ServiceName, BTreeMap<TargetName, Target>>,
+}
+
+/// What a node knows of one target without its value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// The attached secret's name.
+    pub secret: SecretName,
+    /// The current version's number, from 1.
+    pub version: u64,
+    /// The current version's id.
+    pub version_id: VersionId,
+    /// The current version's size in bytes: 1 to 1 MiB.
+    pub size: u32,
+    /// Owner and permissions.
+    pub ownership: Ownership,
+    /// The file's modification time.
+    pub modified: Timestamp,
+}
+
+/// An entry that was left out of a checked manifest, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rejected {
+    /// `service` or `service/target`, escaped and bounded.
+    pub entry: String,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+impl Manifest {
+    /// Checks each entry; what is wrong is left out and reported.
+    pub fn check(raw: RawManifest) -> (Self, Vec<Rejected>) {
+        let mut manifest = Self::default();
+        let mut rejected = Vec::new();
+        for service in raw.services {
+            let name = match ServiceName::try_from(service.name.clone()) {
+                Ok(name) => name,
+                Err(error) => {
+                    rejected.push(Rejected { entry: escape(&service.name), reason: error.to_string() });
+                    continue;
+                }
+            };
+            if manifest.services.contains_key(&name) {
+                let reason = "the service appears twice; the first one counts".to_owned();
+                rejected.push(Rejected { entry: escape(name.as_str()), reason });
+                continue;
+            }
+            let mut targets = BTreeMap::new();
+            for raw in service.targets {
+                let entry = format!("{name}/{}", escape(&raw.target));
+                match check_target(raw) {
+                    Ok((target, _)) if targets.contains_key(&target) => {
+                        let reason = "two targets have this name; the first one counts".to_owned();
+                        rejected.push(Rejected { entry, reason });
+                    }
+                    Ok((target, details)) => {
+                        targets.insert(target, details);
+                    }
+                    Err(reason) => rejected.push(Rejected { entry, reason }),
+                }
+            }
+            manifest.services.insert(name, targets);
+        }
+        (manifest, rejected)
+    }
+
+    /// The target of a service, if the node may see it.
+    pub fn target(&self, service: &ServiceName, target: &TargetName) -> Option<&Target> {
+        self.services.get(service)?.get(target)
+    }
+}
+
+fn check_target(raw: RawTarget) -> Result<(TargetName, Target), String> {
+    let target = TargetName::try_from(raw.target).map_err(|error| error.to_string())?;
+    let size = u32::try_from(raw.size)
+        .ok()
+        .filter(|size| (1..=SECRET_MAX_BYTES).contains(&(*size as usize)))
+        .ok_or_else(|| format!("size {} is not 1 byte to 1 MiB", raw.size))?;
+    if raw.version == 0 {
+        return Err("version 0 does not exist".to_owned());
+    }
+    let details = Target {
+        secret: SecretName::try_from(raw.secret).map_err(|error| error.to_string())?,
+        version: raw.version,
+        version_id: raw.version_id.parse().map_err(|error: crate::InvalidId| error.to_string())?,
+        size,
+        ownership: Ownership {
+            uid: raw.uid,
+            gid: raw.gid,
+            mode: Mode::from_bits(raw.mode).ok_or_else(|| format!("mode {:o} is beyond 0777", raw.mode))?,
+        },
+        modified: raw.modified,
+    };
+    Ok((target, details))
+}
+
+/// What a hostile name may do to a log is bounded: control characters escaped, 195 characters.
+fn escape(name: &str) -> String {
+    name.chars().take(crate::NAME_MAX_BYTES).flat_map(char::escape_default).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn target(name: &str) -> RawTarget {
+        RawTarget {
+            target: name.to_owned(),
+            secret: "db".to_owned(),
+            version: 1,
+            version_id: VersionId::random().to_string(),
+            size: 5,
+            uid: 0,
+            gid: 0,
+            mode: 0o444,
+            modified: Timestamp::UNIX_EPOCH,
+        }
+    }
+
+    #[test]
+    fn one_bad_entry_costs_only_itself() {
+        let good = target("good");
+        let bad = [
+            RawTarget { target: "../escape".into(), ..good.clone() },
+            RawTarget { target: "\u{1b}[2J".into(), ..good.clone() },
+            RawTarget { target: "empty".into(), size: 0, ..good.clone() },
+            RawTarget { target: "huge".into(), size: 1 << 40, ..good.clone() },
+            RawTarget { target: "suid".into(), mode: 0o4755, ..good.clone() },
+            RawTarget { target: "zero".into(), version: 0, ..good.clone() },
+            RawTarget { target: "id".into(), version_id: "x".into(), ..good.clone() },
+            RawTarget { target: "secret".into(), secret: "a/b".into(), ..good.clone() },
+            RawTarget { target: "good".into(), size: 6, ..good.clone() },
+        ];
+        let count = bad.len();
+        let mut targets = vec![good];
+        targets.extend(bad);
+        targets.push(target("also_good"));
+        let services = vec![
+            RawService { name: "web".into(), targets },
+            RawService { name: "web".into(), targets: vec![] },
+            RawService { name: "..".into(), targets: vec![target("t")] },
+        ];
+        let (manifest, rejected) = Manifest::check(RawManifest { services });
+        assert_eq!(rejected.len(), count + 2, "{rejected:#?}");
+        let web = &manifest.services[&"web".parse::<ServiceName>().expect("name")];
+        let names: Vec<_> = web.keys().map(TargetName::as_str).collect();
+        assert_eq!(names, ["also_good", "good"]);
+        assert_eq!(web[&"good".parse::<TargetName>().expect("name")].size, 5, "the first one counts");
+        assert!(rejected.iter().all(|r| !r.entry.contains('\u{1b}') && !r.reason.contains('\u{1b}')));
+    }
+}

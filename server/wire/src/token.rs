@@ -1,0 +1,169 @@
+//! The join token: `sfj1.<secret>.<CA pin>`.
+//!
+//! It is all that a new node is given: something that only the manager and the node know, once, and
+//! the SHA-256 of the manager's CA bundle, so that the node can tell the manager from anybody else
+//! before it sends a byte of the secret.
+
+use std::fmt;
+use std::str::FromStr;
+
+use aws_lc_rs::{constant_time, digest, rand};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use zeroize::Zeroizing;
+
+const PREFIX: &str = "sfj1";
+const SECRET_BYTES: usize = 32;
+const PIN_BYTES: usize = 32;
+
+/// Why a text is not a join token. Never repeats the text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "not a join token: it has the form sfj1.<secret>.<pin>; copy it whole from `secretfs node token create`"
+)]
+pub struct InvalidToken;
+
+/// SHA-256 over the manager's whole CA bundle.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct CaPin([u8; PIN_BYTES]);
+
+impl CaPin {
+    /// The pin of a bundle: SHA-256 over its certificates' DER, in order, each preceded by its
+    /// length as a 32-bit big-endian number, so that no two bundles share one.
+    pub fn of_bundle<'a>(certificates: impl IntoIterator<Item = &'a [u8]>) -> Self {
+        let mut context = digest::Context::new(&digest::SHA256);
+        for certificate in certificates {
+            // A certificate of 4 GiB does not exist; saturating keeps this total.
+            let length = u32::try_from(certificate.len()).unwrap_or(u32::MAX);
+            context.update(&length.to_be_bytes());
+            context.update(certificate);
+        }
+        let mut pin = [0; PIN_BYTES];
+        pin.copy_from_slice(context.finish().as_ref());
+        Self(pin)
+    }
+}
+
+impl fmt::Debug for CaPin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "CaPin({})", URL_SAFE_NO_PAD.encode(self.0))
+    }
+}
+
+/// The part of a join token that only the manager and the node may know.
+pub struct TokenSecret(Zeroizing<[u8; SECRET_BYTES]>);
+
+impl TokenSecret {
+    /// Draws a new one.
+    ///
+    /// # Panics
+    /// When the system's random source fails.
+    #[allow(clippy::expect_used, reason = "no token can be drawn without randomness")]
+    pub fn random() -> Self {
+        let mut secret = Zeroizing::new([0; SECRET_BYTES]);
+        rand::fill(secret.as_mut()).expect("the system's random source failed");
+        Self(secret)
+    }
+
+    /// What the manager stores instead of the secret: its SHA-256. The secret is 256 random bits,
+    /// so the digest can be looked up but not guessed back.
+    pub fn digest(&self) -> [u8; 32] {
+        let mut out = [0; 32];
+        out.copy_from_slice(digest::digest(&digest::SHA256, self.0.as_ref()).as_ref());
+        out
+    }
+
+    /// As text: base64 for URLs without padding.
+    pub fn expose_text(&self) -> Zeroizing<String> {
+        Zeroizing::new(URL_SAFE_NO_PAD.encode(self.0.as_ref()))
+    }
+}
+
+impl PartialEq for TokenSecret {
+    fn eq(&self, other: &Self) -> bool {
+        constant_time::verify_slices_are_equal(self.0.as_ref(), other.0.as_ref()).is_ok()
+    }
+}
+
+impl fmt::Debug for TokenSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TokenSecret(REDACTED)")
+    }
+}
+
+impl FromStr for TokenSecret {
+    type Err = InvalidToken;
+    fn from_str(given: &str) -> Result<Self, InvalidToken> {
+        let bytes = Zeroizing::new(URL_SAFE_NO_PAD.decode(given).map_err(|_| InvalidToken)?);
+        let mut secret = Zeroizing::new([0; SECRET_BYTES]);
+        if bytes.len() != SECRET_BYTES {
+            return Err(InvalidToken);
+        }
+        secret.copy_from_slice(&bytes);
+        Ok(Self(secret))
+    }
+}
+
+/// A whole join token, as an operator hands it to a new node.
+#[derive(Debug)]
+pub struct JoinToken {
+    /// What is sent to the manager, once its pin is proven.
+    pub secret: TokenSecret,
+    /// What the manager's CA bundle must hash to.
+    pub pin: CaPin,
+}
+
+impl JoinToken {
+    /// As text. It is a credential until it is used or expires.
+    pub fn expose_text(&self) -> Zeroizing<String> {
+        let secret = self.secret.expose_text();
+        Zeroizing::new(format!("{PREFIX}.{}.{}", secret.as_str(), URL_SAFE_NO_PAD.encode(self.pin.0)))
+    }
+}
+
+impl FromStr for JoinToken {
+    type Err = InvalidToken;
+    fn from_str(given: &str) -> Result<Self, InvalidToken> {
+        let mut parts = given.trim().split('.');
+        let (Some(PREFIX), Some(secret), Some(pin), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next())
+        else {
+            return Err(InvalidToken);
+        };
+        let pin = URL_SAFE_NO_PAD.decode(pin).map_err(|_| InvalidToken)?;
+        Ok(Self { secret: secret.parse()?, pin: CaPin(pin.try_into().map_err(|_| InvalidToken)?) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_survives_being_copied() {
+        let token = JoinToken { secret: TokenSecret::random(), pin: CaPin::of_bundle([&b"ca"[..]]) };
+        let text = token.expose_text();
+        let copied: JoinToken = format!(" {}\n", text.as_str()).parse().expect("a token");
+        assert_eq!(copied.secret, token.secret);
+        assert_eq!(copied.pin, token.pin);
+        assert!(!format!("{token:?}").contains(token.secret.expose_text().as_str()));
+    }
+
+    #[test]
+    fn a_mangled_token_is_refused_without_repeating_it() {
+        let text = JoinToken { secret: TokenSecret::random(), pin: CaPin::of_bundle([]) }.expose_text();
+        let cut = &text[..text.len() - 1];
+        for bad in ["", "sfj1", "sfj1..", "sfj2.a.b", cut, &format!("{}.x", text.as_str())] {
+            let error = bad.parse::<JoinToken>().expect_err(bad);
+            assert!(bad.len() < 6 || !error.to_string().contains(bad));
+        }
+    }
+
+    #[test]
+    fn the_pin_covers_the_whole_bundle_and_its_boundaries() {
+        let pin = |parts: &[&'static [u8]]| CaPin::of_bundle(parts.iter().copied());
+        assert_ne!(pin(&[b"ab", b"c"]), pin(&[b"a", b"bc"]));
+        assert_ne!(pin(&[b"ab"]), pin(&[b"ab", b""]));
+        assert_eq!(pin(&[b"ab", b"c"]), pin(&[b"ab", b"c"]));
+    }
+}

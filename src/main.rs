@@ -1,0 +1,2 @@
+//! secretfs: secrets where programs already look for them.
+fn main() {}

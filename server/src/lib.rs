@@ -1,1 +1,25 @@
-//! x
+//! The secretfs manager as a library: the only place that can decrypt what is stored.
+//!
+//! [`Manager::init`] makes a new one, [`Manager::open`] opens it and [`run`] serves it over mutually
+//! authenticated TLS 1.3 until it is told to stop. From outside to inside: `listener` terminates TLS,
+//! `authn` says who asks and `authz` who may, `api` takes requests apart, `app` carries them out, on
+//! `store` and `keys`.
+
+mod api;
+mod app;
+mod authn;
+mod authz;
+mod ca;
+mod config;
+mod data_dir;
+mod error;
+mod keys;
+mod listener;
+mod manager;
+mod metrics;
+mod run;
+mod store;
+
+pub use config::{Config, InvalidConfig, RawConfig};
+pub use manager::{FirstSteps, InitError, Manager, OpenError, OperatorCredentials, UnlockError};
+pub use run::{RunError, run};

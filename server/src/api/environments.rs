@@ -1,0 +1,35 @@
+use std::sync::Arc;
+
+use axum::Json as Answer;
+use axum::extract::State;
+use http::StatusCode;
+use secretfs_wire::api::{CreateEnvironment, Environment};
+
+use super::body::Json;
+use super::extract::{InEnvironment, Path};
+use crate::app::App;
+use crate::error::Error;
+
+#[utoipa::path(get, path = "/v1/environments", responses((status = 200, body = [Environment])))]
+pub(super) async fn list(State(app): State<Arc<App>>) -> Result<Answer<Vec<Environment>>, Error> {
+    app.environments().await.map(Answer)
+}
+
+#[utoipa::path(post, path = "/v1/environments", request_body = CreateEnvironment,
+    responses((status = 201, body = Environment)))]
+pub(super) async fn create(
+    State(app): State<Arc<App>>,
+    Json(asked): Json<CreateEnvironment>,
+) -> Result<(StatusCode, Answer<Environment>), Error> {
+    Ok((StatusCode::CREATED, Answer(app.create_environment(asked).await?)))
+}
+
+#[utoipa::path(delete, path = "/v1/environments/{environment}", params(InEnvironment),
+    responses((status = 204)))]
+pub(super) async fn remove(
+    State(app): State<Arc<App>>,
+    Path(at): Path<InEnvironment>,
+) -> Result<StatusCode, Error> {
+    app.remove_environment(&at.environment).await?;
+    Ok(StatusCode::NO_CONTENT)
+}

@@ -1,0 +1,103 @@
+//! Extractors whose refusals are error bodies like any other.
+
+use std::sync::Arc;
+
+use axum::extract::{self, FromRequestParts};
+use http::request::Parts;
+use secretfs_wire::{EnvironmentName, NodeName, SecretName, ServiceName};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use utoipa::IntoParams;
+
+use crate::app::App;
+use crate::authn::{Identity, NodeIdentity};
+use crate::ca::PeerCertificate;
+use crate::error::Error;
+
+/// Names in a path.
+pub(super) struct Path<T>(pub(super) T);
+
+impl<T: DeserializeOwned + Send> FromRequestParts<Arc<App>> for Path<T> {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Error> {
+        let path = extract::Path::<T>::from_request_parts(parts, app).await;
+        path.map(|extract::Path(names)| Self(names)).map_err(|error| Error::Invalid(error.body_text()))
+    }
+}
+
+/// What stands after the `?`.
+pub(super) struct Query<T>(pub(super) T);
+
+impl<T: DeserializeOwned> FromRequestParts<Arc<App>> for Query<T> {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Error> {
+        let query = extract::Query::<T>::from_request_parts(parts, app).await;
+        query.map(|extract::Query(query)| Self(query)).map_err(|error| Error::Invalid(error.body_text()))
+    }
+}
+
+/// The node that asks, and its certificate.
+pub(super) struct Caller {
+    pub(super) node: NodeIdentity,
+    pub(super) certificate: PeerCertificate,
+}
+
+impl FromRequestParts<Arc<App>> for Caller {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Arc<App>) -> Result<Self, Error> {
+        match (parts.extensions.get(), parts.extensions.get()) {
+            (Some(Identity::Node(node)), Some(certificate)) => {
+                Ok(Self { node: node.clone(), certificate: PeerCertificate::clone(certificate) })
+            }
+            _ => Err(Error::internal("a node's handler stands on a route that is not a node's")),
+        }
+    }
+}
+
+/// A path that names an environment.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Path)]
+pub(super) struct InEnvironment {
+    /// The environment.
+    #[param(value_type = String)]
+    pub(super) environment: EnvironmentName,
+}
+
+/// A path that names a secret.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Path)]
+pub(super) struct OfSecret {
+    /// The environment.
+    #[param(value_type = String)]
+    pub(super) environment: EnvironmentName,
+    /// The secret.
+    #[param(value_type = String)]
+    pub(super) secret: SecretName,
+}
+
+/// A path that names a service.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Path)]
+pub(super) struct OfService {
+    /// The environment.
+    #[param(value_type = String)]
+    pub(super) environment: EnvironmentName,
+    /// The service.
+    #[param(value_type = String)]
+    pub(super) service: ServiceName,
+}
+
+/// A path that names a node.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Path)]
+pub(super) struct OfNode {
+    /// The environment.
+    #[param(value_type = String)]
+    pub(super) environment: EnvironmentName,
+    /// The node.
+    #[param(value_type = String)]
+    pub(super) node: NodeName,
+}

@@ -1,0 +1,79 @@
+//! What happens around each request.
+
+use std::sync::Arc;
+
+use axum::extract::{MatchedPath, Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
+use tokio::time::{Instant, timeout};
+
+use crate::app::{App, now};
+use crate::authn::Identity;
+use crate::authz::Access;
+use crate::ca::PeerCertificate;
+use crate::error::Error;
+
+/// Lets a request through when its caller may use the route, and in the time it may take.
+///
+/// A change is carried out in a task of its own: whether its caller waits, hangs up or runs into the
+/// time limit, a change that was begun is finished and announced, or not made at all.
+pub(super) async fn authorize(
+    State((access, app)): State<(Access, Arc<App>)>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let peer = request.extensions().get::<PeerCertificate>().cloned();
+    let identity = match Identity::of(peer, app.store.as_ref(), now()).await {
+        Ok(identity) => identity,
+        Err(error) => return error.into_response(),
+    };
+    if let Err(error) = access.check(&identity) {
+        tracing::warn!(%identity, path = request.uri().path(), "refused");
+        return error.into_response();
+    }
+    let caller = Caller(identity.to_string());
+    request.extensions_mut().insert(identity);
+    let limit = app.config.request_timeout;
+    let changes = !request.method().is_safe();
+    let answered = async {
+        if !changes {
+            return Ok(next.run(request).await);
+        }
+        tokio::spawn(next.run(request)).await.map_err(Error::internal)
+    };
+    let mut response = match timeout(limit, answered).await {
+        Ok(Ok(response)) => response,
+        Ok(Err(error)) => error.into_response(),
+        Err(elapsed) => Error::Unavailable(Box::new(elapsed)).into_response(),
+    };
+    response.extensions_mut().insert(caller);
+    response
+}
+
+/// Who asked, for the log.
+#[derive(Clone)]
+struct Caller(String);
+
+/// Counts and logs each request: who, what and how it went. Paths hold names and never a value; what
+/// stands after the `?` is left out.
+pub(super) async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let began = Instant::now();
+    let method = request.method().clone();
+    let path = request.uri().path().to_owned();
+    let route = request
+        .extensions()
+        .get::<MatchedPath>()
+        .map_or_else(|| "unknown".to_owned(), |route| route.as_str().to_owned());
+    let response = next.run(request).await;
+    let (status, took) = (response.status().as_u16(), began.elapsed());
+    // Unknown methods are of any text; they must not make metrics without end.
+    let known = if route == "unknown" { "other" } else { method.as_str() };
+    app.metrics.answered(known, &route, status, took);
+    let caller = response.extensions().get::<Caller>().map_or("unknown", |caller| caller.0.as_str());
+    if method.is_safe() {
+        tracing::debug!(caller, %method, path, status, took_us = took.as_micros(), "answered");
+    } else {
+        tracing::info!(caller, %method, path, status, took_us = took.as_micros(), "answered");
+    }
+    response
+}

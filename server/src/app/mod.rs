@@ -1,0 +1,96 @@
+//! What the manager does, whoever asks and however: the use cases, between the API and the store.
+
+mod changes;
+mod delivery;
+mod environments;
+mod generate;
+mod join;
+mod nodes;
+mod presence;
+mod secrets;
+mod services;
+mod sessions;
+mod stream;
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use secretfs_wire::api::{Health, HealthState};
+use tokio_util::sync::CancellationToken;
+
+use crate::ca::Authority;
+use crate::config::Config;
+use crate::keys::KeyBackend;
+use crate::metrics::Metrics;
+use crate::store::Store;
+
+use changes::Changes;
+use presence::Presence;
+use sessions::Sessions;
+
+pub(crate) use generate::Length;
+pub(crate) use secrets::NewValue;
+
+/// A running manager without its listener.
+pub(crate) struct App {
+    pub(crate) config: Config,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) keys: Arc<dyn KeyBackend>,
+    pub(crate) authority: Arc<Authority>,
+    pub(crate) metrics: Metrics,
+    /// Cancelled when the manager shuts down: streams end, and load balancers look elsewhere.
+    pub(crate) stopping: CancellationToken,
+    changes: Changes,
+    sessions: Sessions,
+    presence: Presence,
+}
+
+impl App {
+    pub(crate) fn new(
+        config: Config,
+        store: Arc<dyn Store>,
+        keys: Arc<dyn KeyBackend>,
+        authority: Arc<Authority>,
+        stopping: CancellationToken,
+    ) -> Self {
+        Self {
+            sessions: Sessions::new(config.session_lifetime),
+            presence: Presence::default(),
+            changes: Changes::default(),
+            metrics: Metrics::new(),
+            config,
+            store,
+            keys,
+            authority,
+            stopping,
+        }
+    }
+
+    /// Whether the manager can serve, and if not, why in words that are for everybody.
+    pub(crate) async fn health(&self) -> Health {
+        let health = |state, reason: Option<&str>| Health {
+            state,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            reason: reason.map(str::to_owned),
+        };
+        if self.stopping.is_cancelled() {
+            return health(HealthState::Stopping, None);
+        }
+        if let Err(error) = self.store.ping().await {
+            tracing::error!(%error, "the store does not answer");
+            return health(HealthState::Unhealthy, Some("the store does not answer"));
+        }
+        if let Err(error) = self.keys.health().await {
+            tracing::error!(%error, "the keys cannot be used");
+            return health(HealthState::Unhealthy, Some("the keys cannot be used"));
+        }
+        health(HealthState::Healthy, None)
+    }
+}
+
+/// The time, in whole microseconds as the store keeps it: what a change answers is what a listing
+/// says later.
+pub(crate) fn now() -> Timestamp {
+    let now = Timestamp::now();
+    Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now)
+}

@@ -1,0 +1,112 @@
+use jiff::SignedDuration;
+use secretfs_wire::api::{ChangeLabels, CreateToken, CreatedToken, Node, Token};
+use secretfs_wire::{EnvironmentName, JoinToken, NodeName, TokenSecret};
+
+use super::{App, now};
+use crate::error::Error;
+use crate::store::{NewToken, NodeRecord};
+
+const TOKEN_MAX_SECONDS: u64 = 30 * 24 * 60 * 60;
+
+impl App {
+    pub(crate) async fn nodes(&self, environment: &EnvironmentName) -> Result<Vec<Node>, Error> {
+        let records = self.store.nodes(environment).await?;
+        Ok(records.into_iter().map(|record| self.node_view(record)).collect())
+    }
+
+    pub(crate) async fn node(&self, environment: &EnvironmentName, name: &NodeName) -> Result<Node, Error> {
+        Ok(self.node_view(self.store.node(environment, name).await?))
+    }
+
+    pub(crate) async fn approve_node(
+        &self,
+        environment: &EnvironmentName,
+        name: &NodeName,
+    ) -> Result<Node, Error> {
+        let node = self.store.approve(environment, name).await?;
+        self.changes.announce(environment);
+        Ok(self.node_view(node))
+    }
+
+    pub(crate) async fn revoke_node(
+        &self,
+        environment: &EnvironmentName,
+        name: &NodeName,
+    ) -> Result<Node, Error> {
+        let node = self.store.revoke(environment, name).await?;
+        self.sessions.close_all(node.id);
+        self.changes.announce(environment);
+        Ok(self.node_view(node))
+    }
+
+    pub(crate) async fn remove_node(
+        &self,
+        environment: &EnvironmentName,
+        name: &NodeName,
+    ) -> Result<(), Error> {
+        let id = self.store.remove_node(environment, name).await?;
+        self.sessions.close_all(id);
+        self.changes.announce(environment);
+        Ok(())
+    }
+
+    pub(crate) async fn label_node(
+        &self,
+        environment: &EnvironmentName,
+        name: &NodeName,
+        change: &ChangeLabels,
+    ) -> Result<Node, Error> {
+        let node = self.store.change_labels(environment, name, change).await?;
+        self.changes.announce(environment);
+        Ok(self.node_view(node))
+    }
+
+    pub(crate) async fn tokens(&self, environment: &EnvironmentName) -> Result<Vec<Token>, Error> {
+        Ok(self.store.tokens(environment, now()).await?)
+    }
+
+    pub(crate) async fn create_token(
+        &self,
+        environment: &EnvironmentName,
+        asked: CreateToken,
+    ) -> Result<CreatedToken, Error> {
+        if !(1..=TOKEN_MAX_SECONDS).contains(&asked.ttl_seconds) {
+            return Err(Error::Invalid("ttl_seconds must be 1 second to 30 days".to_owned()));
+        }
+        let created = now();
+        let ttl = SignedDuration::from_secs(asked.ttl_seconds.cast_signed());
+        let expires = created.checked_add(ttl).map_err(Error::internal)?;
+        let token = JoinToken { secret: TokenSecret::random(), pin: self.authority.pin() };
+        let new = NewToken {
+            digest: token.secret.digest(),
+            approval: asked.approval,
+            labels: asked.labels,
+            created,
+            expires,
+        };
+        self.store.create_token(environment, new).await?;
+        Ok(CreatedToken {
+            token: token.expose_text().as_str().to_owned(),
+            expires,
+            manager: self.config.url.as_str().trim_end_matches('/').to_owned(),
+        })
+    }
+
+    /// How many nodes have their change stream up at this manager.
+    pub(crate) fn connected_nodes(&self) -> usize {
+        self.presence.count()
+    }
+
+    fn node_view(&self, record: NodeRecord) -> Node {
+        Node {
+            connected: self.presence.is_connected(record.id),
+            name: record.name,
+            id: record.id,
+            state: record.state,
+            labels: record.labels,
+            services: record.services,
+            joined: record.joined,
+            certificate_expires: record.certificate_expires,
+        }
+    }
+}

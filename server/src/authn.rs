@@ -1,0 +1,68 @@
+//! Who asks. A certificate is checked by the TLS layer once; whether the manager still honours it is
+//! asked at each request, so that a revocation holds at once on connections that are open.
+
+use jiff::Timestamp;
+use secretfs_wire::api::NodeState;
+use secretfs_wire::{EnvironmentName, NodeId, NodeName, OperatorName};
+
+use crate::ca::{PeerCertificate, Subject};
+use crate::error::Error;
+use crate::store::Store;
+
+/// Who asks, as far as the manager honours it at this moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Identity {
+    /// There is no client certificate.
+    Anonymous,
+    Node(NodeIdentity),
+    Operator(OperatorName),
+}
+
+/// A node that is served.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct NodeIdentity {
+    pub(crate) id: NodeId,
+    pub(crate) environment: EnvironmentName,
+    pub(crate) name: NodeName,
+}
+
+impl Identity {
+    /// Looks up whom a certificate names.
+    pub(crate) async fn of(
+        peer: Option<PeerCertificate>,
+        store: &dyn Store,
+        now: Timestamp,
+    ) -> Result<Self, Error> {
+        let Some(peer) = peer else { return Ok(Self::Anonymous) };
+        if peer.not_after <= now {
+            return Err(Error::Unauthenticated("the client certificate has expired"));
+        }
+        match peer.subject {
+            Subject::Operator(name) => {
+                if !store.operator_exists(&name).await? {
+                    return Err(Error::Unauthenticated("this operator is not known here"));
+                }
+                Ok(Self::Operator(name))
+            }
+            Subject::Node { environment, name, id } => {
+                match store.node_state(&environment, &name, id).await? {
+                    Some(NodeState::Active) => Ok(Self::Node(NodeIdentity { id, environment, name })),
+                    Some(NodeState::Pending) => Err(Error::PendingApproval),
+                    Some(NodeState::Revoked) | None => {
+                        Err(Error::Unauthenticated("this node is revoked or removed"))
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl std::fmt::Display for Identity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Anonymous => f.write_str("anonymous"),
+            Self::Node(node) => write!(f, "node/{}/{}", node.environment, node.name),
+            Self::Operator(name) => write!(f, "operator/{name}"),
+        }
+    }
+}

@@ -1,0 +1,32 @@
+//! Who may do what. Each route states its [`Access`]; there is no route without one.
+
+use crate::authn::Identity;
+use crate::error::Error;
+
+/// Who may use a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// Whoever has a join token: the one call without a client certificate.
+    Join,
+    /// A node, on its own behalf. Its environment and name are those of its certificate.
+    Node,
+    /// An operator. All may do everything until there are roles.
+    Operator,
+    /// Any node or operator.
+    AnyIdentity,
+}
+
+impl Access {
+    /// Lets an identity through, or says why not.
+    pub(crate) fn check(self, identity: &Identity) -> Result<(), Error> {
+        match (self, identity) {
+            (Self::Join, _) => Ok(()),
+            (_, Identity::Anonymous) => Err(Error::Unauthenticated("this call needs a client certificate")),
+            (Self::AnyIdentity, _)
+            | (Self::Node, Identity::Node(_))
+            | (Self::Operator, Identity::Operator(_)) => Ok(()),
+            (Self::Operator, Identity::Node(_)) => Err(Error::Denied { caller: "node" }),
+            (Self::Node, Identity::Operator(_)) => Err(Error::Denied { caller: "operator" }),
+        }
+    }
+}

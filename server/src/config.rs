@@ -1,0 +1,273 @@
+//! What the manager is told from outside: raw settings in layers, then one checked [`Config`].
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Deserialize;
+use url::Url;
+
+const LOOPBACK_NAMES: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
+
+/// Settings as one source gives them; what is absent is left to the next source.
+///
+/// The precedence is flags over environment variables over the file over the defaults:
+/// `flags.or(environment).or(file).check()`. Durations are written as `30s`, `24h` or `1h 30m`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawConfig {
+    /// Where the manager keeps its keys and its store. Default: `/var/lib/secretfs/manager`.
+    pub data_dir: Option<PathBuf>,
+    /// Where it listens. Default: `0.0.0.0:7443`.
+    pub listen: Option<SocketAddr>,
+    /// DNS names and IP addresses that its certificate holds for; `localhost`, `127.0.0.1` and `::1`
+    /// are always among them. Default: the host's name.
+    pub names: Option<Vec<String>>,
+    /// Its URL as new nodes are told it. Default: `https://<first name>:<port>`.
+    pub url: Option<String>,
+    /// How long a node's certificate holds. Default: `24h`; at least `1s`.
+    pub node_certificate_lifetime: Option<String>,
+    /// How long open requests may still take at shutdown. Default: `10s`.
+    pub shutdown_deadline: Option<String>,
+    /// How long a TLS handshake, and a request's head, may take. Default: `10s`.
+    pub handshake_timeout: Option<String>,
+    /// How long a request may take, the change stream excepted. Default: `30s`.
+    pub request_timeout: Option<String>,
+    /// After how much silence the change stream says that the manager lives. Default: `5s`.
+    pub heartbeat_interval: Option<String>,
+    /// How long a node's session key is kept. Default: `1h`.
+    pub session_lifetime: Option<String>,
+    /// How many connections are open at once; more wait to be accepted. Default: 10000.
+    pub max_connections: Option<usize>,
+    /// How many requests one HTTP/2 connection may have open at once. Default: 256.
+    pub max_streams: Option<u32>,
+}
+
+/// Checked settings.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where the manager keeps its keys and its store.
+    pub data_dir: PathBuf,
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// DNS names and IP addresses that its certificate holds for.
+    pub names: Vec<String>,
+    /// Its URL as new nodes are told it.
+    pub url: Url,
+    /// How long a node's certificate holds.
+    pub node_certificate_lifetime: Duration,
+    /// How long open requests may still take at shutdown.
+    pub shutdown_deadline: Duration,
+    /// How long a TLS handshake, and a request's head, may take.
+    pub handshake_timeout: Duration,
+    /// How long a request may take, the change stream excepted.
+    pub request_timeout: Duration,
+    /// After how much silence the change stream says that the manager lives.
+    pub heartbeat_interval: Duration,
+    /// How long a node's session key is kept.
+    pub session_lifetime: Duration,
+    /// How many connections are open at once.
+    pub max_connections: usize,
+    /// How many requests one HTTP/2 connection may have open at once.
+    pub max_streams: u32,
+}
+
+/// A setting that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum InvalidConfig {
+    /// The file is not TOML, or has a setting that is not known.
+    #[error("the configuration file cannot be read")]
+    Toml(#[source] toml::de::Error),
+    /// A duration is not of the form `1h 30m`.
+    #[error("{setting} {given:?} is not a duration such as 30s or 24h")]
+    Duration {
+        /// The setting's name.
+        setting: &'static str,
+        /// What was given.
+        given: String,
+        /// What is wrong with it.
+        #[source]
+        source: humantime::DurationError,
+    },
+    /// A number or a duration is too small or too large.
+    #[error("{setting} must be {range}")]
+    OutOfRange {
+        /// The setting's name.
+        setting: &'static str,
+        /// What it may be.
+        range: &'static str,
+    },
+    /// A name is neither a DNS name nor an IP address.
+    #[error("names: {0:?} is neither a DNS name nor an IP address")]
+    Name(String),
+    /// The URL is none, or not one of HTTPS.
+    #[error("url {0:?} is not of the form https://HOST:PORT")]
+    Url(String),
+}
+
+impl RawConfig {
+    /// Reads the settings of a file.
+    ///
+    /// # Errors
+    /// When it is not TOML, or has a setting that is not known.
+    pub fn from_toml(text: &str) -> Result<Self, InvalidConfig> {
+        toml::from_str(text).map_err(InvalidConfig::Toml)
+    }
+
+    /// These settings, and where one is absent that of a `lower` layer.
+    #[must_use]
+    pub fn or(self, lower: Self) -> Self {
+        Self {
+            data_dir: self.data_dir.or(lower.data_dir),
+            listen: self.listen.or(lower.listen),
+            names: self.names.or(lower.names),
+            url: self.url.or(lower.url),
+            node_certificate_lifetime: self.node_certificate_lifetime.or(lower.node_certificate_lifetime),
+            shutdown_deadline: self.shutdown_deadline.or(lower.shutdown_deadline),
+            handshake_timeout: self.handshake_timeout.or(lower.handshake_timeout),
+            request_timeout: self.request_timeout.or(lower.request_timeout),
+            heartbeat_interval: self.heartbeat_interval.or(lower.heartbeat_interval),
+            session_lifetime: self.session_lifetime.or(lower.session_lifetime),
+            max_connections: self.max_connections.or(lower.max_connections),
+            max_streams: self.max_streams.or(lower.max_streams),
+        }
+    }
+
+    /// Checks each setting, and fills in the default where there is none.
+    ///
+    /// # Errors
+    /// The first setting that cannot be used.
+    pub fn check(self) -> Result<Config, InvalidConfig> {
+        let listen = self.listen.unwrap_or(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 7443)));
+        let names = names(self.names)?;
+        Ok(Config {
+            data_dir: self.data_dir.unwrap_or_else(|| PathBuf::from("/var/lib/secretfs/manager")),
+            url: url(self.url, &names, listen.port())?,
+            listen,
+            names,
+            node_certificate_lifetime: duration(
+                "node_certificate_lifetime",
+                self.node_certificate_lifetime,
+                "24h",
+            )?,
+            shutdown_deadline: duration("shutdown_deadline", self.shutdown_deadline, "10s")?,
+            handshake_timeout: duration("handshake_timeout", self.handshake_timeout, "10s")?,
+            request_timeout: duration("request_timeout", self.request_timeout, "30s")?,
+            heartbeat_interval: duration("heartbeat_interval", self.heartbeat_interval, "5s")?,
+            session_lifetime: duration("session_lifetime", self.session_lifetime, "1h")?,
+            max_connections: within("max_connections", self.max_connections.unwrap_or(10_000), 1_000_000)?,
+            max_streams: within("max_streams", self.max_streams.unwrap_or(256), 100_000)?,
+        })
+    }
+}
+
+fn duration(
+    setting: &'static str,
+    given: Option<String>,
+    default: &'static str,
+) -> Result<Duration, InvalidConfig> {
+    let given = given.unwrap_or_else(|| default.to_owned());
+    let duration = humantime::parse_duration(&given).map_err(|source| InvalidConfig::Duration {
+        setting,
+        given,
+        source,
+    })?;
+    // A certificate's times are whole seconds; the other limits are never useful below some
+    // milliseconds, and tests need short ones.
+    let least = if setting == "node_certificate_lifetime" { Duration::from_secs(1) } else { MILLISECOND };
+    if duration < least || duration > YEAR {
+        let range = if least == MILLISECOND { "1ms to 365d" } else { "1s to 365d" };
+        return Err(InvalidConfig::OutOfRange { setting, range });
+    }
+    Ok(duration)
+}
+
+const MILLISECOND: Duration = Duration::from_millis(1);
+const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+fn within<N: PartialOrd + From<u8>>(setting: &'static str, given: N, most: N) -> Result<N, InvalidConfig> {
+    if given < N::from(1) || given > most {
+        return Err(InvalidConfig::OutOfRange { setting, range: "at least 1 and within reason" });
+    }
+    Ok(given)
+}
+
+/// What is configured comes first, since the default URL takes the first name.
+fn names(given: Option<Vec<String>>) -> Result<Vec<String>, InvalidConfig> {
+    let mut names = given.unwrap_or_else(|| host_name().into_iter().collect());
+    for name in &names {
+        rustls_pki_types::ServerName::try_from(name.as_str())
+            .map_err(|_| InvalidConfig::Name(name.clone()))?;
+    }
+    for always in LOOPBACK_NAMES {
+        if !names.iter().any(|name| name == always) {
+            names.push(always.to_owned());
+        }
+    }
+    Ok(names)
+}
+
+/// The kernel's name of this host, when it is one that a certificate can hold.
+fn host_name() -> Option<String> {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
+    let name = name.trim();
+    rustls_pki_types::ServerName::try_from(name).ok().map(|_| name.to_owned())
+}
+
+fn url(given: Option<String>, names: &[String], port: u16) -> Result<Url, InvalidConfig> {
+    let given = given.unwrap_or_else(|| match names.first().map(|name| (name, name.parse::<IpAddr>())) {
+        Some((_, Ok(IpAddr::V6(address)))) => format!("https://[{address}]:{port}"),
+        Some((name, _)) => format!("https://{name}:{port}"),
+        None => format!("https://[{}]:{port}", Ipv6Addr::LOCALHOST),
+    });
+    Url::parse(&given)
+        .ok()
+        .filter(|url| url.scheme() == "https" && url.has_host())
+        .ok_or(InvalidConfig::Url(given))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_win_over_the_environment_and_that_over_the_file() {
+        let layer = |listen: Option<&str>, url: Option<&str>, heartbeat: Option<&str>| RawConfig {
+            listen: listen.map(|text| text.parse().expect("an address")),
+            url: url.map(str::to_owned),
+            heartbeat_interval: heartbeat.map(str::to_owned),
+            ..RawConfig::default()
+        };
+        let flags = layer(Some("127.0.0.1:1"), None, None);
+        let environment = layer(Some("127.0.0.1:2"), Some("https://two:2"), None);
+        let file = layer(Some("127.0.0.1:3"), Some("https://three:3"), Some("3s"));
+        let config = flags.or(environment).or(file).check().expect("a configuration");
+        assert_eq!(config.listen.port(), 1);
+        assert_eq!(config.url.as_str(), "https://two:2/");
+        assert_eq!(config.heartbeat_interval, Duration::from_secs(3));
+        assert_eq!(config.request_timeout, Duration::from_secs(30), "the default");
+    }
+
+    #[test]
+    fn the_certificate_always_holds_for_this_host() {
+        let names = Some(vec!["manager.example".to_owned()]);
+        let config = RawConfig { names, ..RawConfig::default() }.check().expect("a configuration");
+        assert_eq!(config.names, ["manager.example", "localhost", "127.0.0.1", "::1"]);
+        assert_eq!(config.url.as_str(), "https://manager.example:7443/");
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_refused_by_name() {
+        for (toml, problem) in [
+            ("listens = '0.0.0.0:1'", "cannot be read"),
+            ("request_timeout = 'soon'", "request_timeout"),
+            ("node_certificate_lifetime = '10ms'", "node_certificate_lifetime must be 1s"),
+            ("max_connections = 0", "max_connections"),
+            ("names = ['a b']", "names"),
+            ("url = 'http://plain:80'", "url"),
+        ] {
+            let error = RawConfig::from_toml(toml).and_then(RawConfig::check).expect_err(toml).to_string();
+            assert!(error.contains(problem), "{toml}: {error}");
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! The manager's directory: who may read it, what is in it, and how files get into it whole.
+//!
+//! ```text
+//! lock             held by the one manager that runs here
+//! root.key         the root key as text; may be kept elsewhere and put back by `unlock`
+//! ca.pem           the CA's certificate
+//! ca.key.sealed    the CA's private key, sealed under the root key
+//! keys/NAME.key    an environment's key, sealed under the root key
+//! store.db         the store
+//! ```
+
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use secretfs_wire::KeyName;
+use zeroize::Zeroizing;
+
+const OWNER_ONLY_DIRECTORY: u32 = 0o700;
+const OWNER_ONLY_FILE: u32 = 0o600;
+
+const ROOT_KEY: &str = "root.key";
+const CA_CERTIFICATE: &str = "ca.pem";
+const CA_KEY: &str = "ca.key.sealed";
+const KEYS: &str = "keys";
+const STORE: &str = "store.db";
+
+/// The directory of one manager, locked as long as this lives.
+pub(crate) struct DataDir {
+    path: PathBuf,
+    _lock: File,
+}
+
+/// Why the directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DataDirError {
+    /// It cannot be created.
+    #[error("cannot create {}", .path.display())]
+    Create {
+        /// The directory.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// Its lock file cannot be opened.
+    #[error("cannot open {}; is this the data directory of a manager?", .path.display())]
+    Lock {
+        /// The lock file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// Another process holds it.
+    #[error("another manager runs on {}", .0.display())]
+    InUse(PathBuf),
+    /// It has a manager, or the remains of one.
+    #[error("{} has a manager already", .0.display())]
+    NotEmpty(PathBuf),
+}
+
+impl DataDir {
+    /// Makes a directory for a new manager; an existing one must be empty.
+    pub(crate) fn create(path: &Path) -> Result<Self, DataDirError> {
+        let create = |path: &Path| {
+            DirBuilder::new()
+                .recursive(true)
+                .mode(OWNER_ONLY_DIRECTORY)
+                .create(path)
+                .map_err(|source| DataDirError::Create { path: path.to_owned(), source })
+        };
+        create(path)?;
+        let mut entries =
+            fs::read_dir(path).map_err(|source| DataDirError::Create { path: path.to_owned(), source })?;
+        if entries.next().is_some() {
+            return Err(DataDirError::NotEmpty(path.to_owned()));
+        }
+        create(&path.join(KEYS))?;
+        let directory = Self::lock(path, OpenOptions::new().create(true))?;
+        // An empty file is an empty database; SQLite gives its other files the same permissions.
+        write_new(path, STORE, &[])
+            .map_err(|source| DataDirError::Create { path: directory.store(), source })?;
+        Ok(directory)
+    }
+
+    /// Opens the directory of an existing manager.
+    pub(crate) fn open(path: &Path) -> Result<Self, DataDirError> {
+        Self::lock(path, &mut OpenOptions::new())
+    }
+
+    fn lock(path: &Path, options: &mut OpenOptions) -> Result<Self, DataDirError> {
+        let file = path.join("lock");
+        let lock = options
+            .write(true)
+            .mode(OWNER_ONLY_FILE)
+            .open(&file)
+            .map_err(|source| DataDirError::Lock { path: file.clone(), source })?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Self { path: path.to_owned(), _lock: lock }),
+            Err(TryLockError::WouldBlock) => Err(DataDirError::InUse(path.to_owned())),
+            Err(TryLockError::Error(source)) => Err(DataDirError::Lock { path: file, source }),
+        }
+    }
+
+    pub(crate) fn store(&self) -> PathBuf {
+        self.path.join(STORE)
+    }
+
+    /// `None` when it is kept elsewhere.
+    pub(crate) fn read_root_key(&self) -> io::Result<Option<Zeroizing<String>>> {
+        present(fs::read_to_string(self.path.join(ROOT_KEY)).map(Zeroizing::new))
+    }
+
+    pub(crate) fn write_root_key(&self, text: &str) -> io::Result<()> {
+        write_new(&self.path, ROOT_KEY, text.as_bytes())
+    }
+
+    pub(crate) fn read_ca(&self) -> io::Result<(String, Vec<u8>)> {
+        Ok((fs::read_to_string(self.path.join(CA_CERTIFICATE))?, fs::read(self.path.join(CA_KEY))?))
+    }
+
+    pub(crate) fn write_ca(&self, certificate: &str, sealed_key: &[u8]) -> io::Result<()> {
+        write_new(&self.path, CA_KEY, sealed_key)?;
+        write_new(&self.path, CA_CERTIFICATE, certificate.as_bytes())
+    }
+
+    pub(crate) fn read_environment_key(&self, name: &KeyName) -> io::Result<Option<Vec<u8>>> {
+        present(fs::read(self.path.join(KEYS).join(key_file(name))))
+    }
+
+    /// Leaves a key that is there as it is: what it wraps would be lost.
+    pub(crate) fn create_environment_key(&self, name: &KeyName, sealed: &[u8]) -> io::Result<()> {
+        match write_new(&self.path.join(KEYS), &key_file(name), sealed) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            result => result,
+        }
+    }
+
+    /// Whether the keys' directory can be read.
+    pub(crate) fn probe(&self) -> io::Result<()> {
+        fs::read_dir(self.path.join(KEYS)).map(|_| ())
+    }
+}
+
+fn key_file(name: &KeyName) -> String {
+    format!("{name}.key")
+}
+
+fn present<T>(read: io::Result<T>) -> io::Result<Option<T>> {
+    match read {
+        Ok(content) => Ok(Some(content)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Writes a file that appears whole or not at all, survives a power failure once this returns, and
+/// never replaces another. Only its owner can read it.
+fn write_new(directory: &Path, name: &str, content: &[u8]) -> io::Result<()> {
+    let mut file = tempfile::Builder::new().prefix(".new-").tempfile_in(directory)?;
+    file.write_all(content)?;
+    file.as_file().sync_all()?;
+    file.persist_noclobber(directory.join(name)).map_err(|error| error.error)?;
+    File::open(directory)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    #[test]
+    fn one_manager_at_a_time() {
+        let parent = tempfile::tempdir().expect("a directory");
+        let path = parent.path().join("manager");
+        assert!(matches!(DataDir::open(&path), Err(DataDirError::Lock { .. })));
+        let first = DataDir::create(&path).expect("created");
+        assert!(matches!(DataDir::open(&path), Err(DataDirError::InUse(_))));
+        drop(first);
+        DataDir::open(&path).expect("free again");
+        assert!(matches!(DataDir::create(&path), Err(DataDirError::NotEmpty(_))));
+    }
+
+    #[test]
+    fn only_the_owner_reads_and_nothing_is_replaced() {
+        let parent = tempfile::tempdir().expect("a directory");
+        let path = parent.path().join("manager");
+        let directory = DataDir::create(&path).expect("created");
+        directory.write_root_key("first").expect("written");
+        directory.write_root_key("second").expect_err("never replaced");
+        assert_eq!(directory.read_root_key().expect("read").expect("there").as_str(), "first");
+        let mode = |path: &Path| fs::metadata(path).expect("there").permissions().mode() & 0o777;
+        assert_eq!(mode(&path), OWNER_ONLY_DIRECTORY);
+        assert_eq!(mode(&path.join(ROOT_KEY)), OWNER_ONLY_FILE);
+    }
+}

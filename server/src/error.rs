@@ -1,0 +1,178 @@
+//! What a request can fail with, and what its caller is told about it.
+
+use axum::Json;
+use axum::response::{IntoResponse, Response};
+use http::StatusCode;
+use secretfs_wire::ServiceName;
+use secretfs_wire::api::{ApiError, ErrorBody, ErrorCode};
+
+use crate::keys::KeyError;
+use crate::store::StoreError;
+
+/// Why a request was not served. Its `Display` is what the caller reads; causes that only the
+/// manager's owner may know are sources, and go to the log.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error("{0}")]
+    Invalid(String),
+    #[error("{0}")]
+    Unauthenticated(&'static str),
+    #[error("a {caller} may not do this")]
+    Denied { caller: &'static str },
+    #[error("this node waits for an operator's approval")]
+    PendingApproval,
+    #[error("there is no {kind} {name}")]
+    NotFound { kind: &'static str, name: String },
+    #[error("nothing of this name is assigned to this node")]
+    NotVisible,
+    #[error("there is no such path")]
+    NoRoute,
+    #[error("this path does not know this method")]
+    NoMethod,
+    #[error("{kind} {name} exists already")]
+    Exists { kind: &'static str, name: String },
+    #[error("environment {name} still has {what}")]
+    NotEmpty { name: String, what: &'static str },
+    #[error("secret {name} is attached to {}", list(.by))]
+    Attached { name: String, by: Vec<ServiceName> },
+    #[error("target {target} of this service holds another secret")]
+    TargetTaken { target: String },
+    #[error("node {name} is revoked for good")]
+    Revoked { name: String },
+    #[error("secret {name} was changed by somebody else at the same time")]
+    Raced { name: String },
+    #[error("this version is no longer the current one")]
+    Superseded,
+    #[error("this session is not known, or has expired")]
+    SessionUnknown,
+    #[error("the body is larger than {limit} bytes")]
+    TooLarge { limit: usize },
+    #[error("the manager cannot do this now")]
+    Unavailable(#[source] Cause),
+    #[error("the manager failed")]
+    Internal(#[source] Cause),
+}
+
+/// The cause behind a failure, for the log.
+pub(crate) type Cause = Box<dyn std::error::Error + Send + Sync>;
+
+fn list(names: &[ServiceName]) -> String {
+    names.iter().map(ServiceName::as_str).collect::<Vec<_>>().join(", ")
+}
+
+impl Error {
+    /// The kind and the HTTP status. Every variant stands here; there is no other mapping.
+    fn kind(&self) -> (ErrorCode, StatusCode) {
+        match self {
+            Self::Invalid(_) => (ErrorCode::Invalid, StatusCode::BAD_REQUEST),
+            Self::NoMethod => (ErrorCode::Invalid, StatusCode::METHOD_NOT_ALLOWED),
+            Self::Unauthenticated(_) => (ErrorCode::Unauthenticated, StatusCode::UNAUTHORIZED),
+            Self::Denied { .. } => (ErrorCode::Denied, StatusCode::FORBIDDEN),
+            Self::PendingApproval => (ErrorCode::PendingApproval, StatusCode::FORBIDDEN),
+            Self::NotFound { .. } | Self::NotVisible | Self::NoRoute => {
+                (ErrorCode::NotFound, StatusCode::NOT_FOUND)
+            }
+            Self::Exists { .. }
+            | Self::NotEmpty { .. }
+            | Self::Attached { .. }
+            | Self::TargetTaken { .. }
+            | Self::Revoked { .. }
+            | Self::Raced { .. } => (ErrorCode::Conflict, StatusCode::CONFLICT),
+            Self::Superseded => (ErrorCode::Superseded, StatusCode::CONFLICT),
+            Self::SessionUnknown => (ErrorCode::SessionUnknown, StatusCode::CONFLICT),
+            Self::TooLarge { .. } => (ErrorCode::TooLarge, StatusCode::PAYLOAD_TOO_LARGE),
+            Self::Unavailable(_) => (ErrorCode::Unavailable, StatusCode::SERVICE_UNAVAILABLE),
+            Self::Internal(_) => (ErrorCode::Internal, StatusCode::INTERNAL_SERVER_ERROR),
+        }
+    }
+
+    /// What the caller can do next, where the manager knows.
+    fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::PendingApproval => "ask an operator for `secretfs node approve`",
+            Self::NotEmpty { .. } => "remove that first",
+            Self::Attached { .. } => "detach it first with `secretfs service detach`",
+            Self::TargetTaken { .. } => "detach that first, or choose another target",
+            Self::Revoked { .. } => "remove it and join again with a new token",
+            Self::Raced { .. } => "look at it and try again",
+            Self::SessionUnknown => "begin a new session",
+            Self::Exists { kind: "node", .. } => {
+                "revoke or remove that node first, or join under another name"
+            }
+            Self::Exists { kind: "secret", .. } => "to give it a new value, rotate it",
+            Self::NotFound { kind: "environment", .. } => "create it with `secretfs env create`",
+            _ => return None,
+        };
+        Some(hint.to_owned())
+    }
+
+    /// Something that must not happen, and why it did.
+    pub(crate) fn internal(cause: impl Into<Cause>) -> Self {
+        Self::Internal(cause.into())
+    }
+}
+
+impl From<StoreError> for Error {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Missing { kind, name } => Self::NotFound { kind, name },
+            StoreError::Exists { kind, name } => Self::Exists { kind, name },
+            StoreError::NotEmpty { name, what } => Self::NotEmpty { name, what },
+            StoreError::Attached { name, by } => Self::Attached { name, by },
+            StoreError::TargetTaken { target } => Self::TargetTaken { target },
+            StoreError::Revoked { name } => Self::Revoked { name },
+            StoreError::Raced { name } => Self::Raced { name },
+            StoreError::NoEarlierVersion { .. } => Self::Invalid(error.to_string()),
+            StoreError::TokenRefused => {
+                Self::Unauthenticated("this join token is wrong, used or expired; ask for a new one")
+            }
+            StoreError::Busy(_) => Self::Unavailable(Box::new(error)),
+            StoreError::Database(_) | StoreError::Corrupt { .. } => Self::internal(error),
+        }
+    }
+}
+
+impl From<KeyError> for Error {
+    fn from(error: KeyError) -> Self {
+        match error {
+            KeyError::File { .. } => Self::Unavailable(Box::new(error)),
+            KeyError::Missing(_) | KeyError::Refused | KeyError::Crypto | KeyError::Size(_) => {
+                Self::internal(error)
+            }
+        }
+    }
+}
+
+impl IntoResponse for Error {
+    fn into_response(self) -> Response {
+        let (code, status) = self.kind();
+        if let Self::Internal(cause) | Self::Unavailable(cause) = &self {
+            tracing::error!(cause = %chain(cause.as_ref()), "a request failed");
+        }
+        let error = ApiError { code, message: self.to_string(), hint: self.hint() };
+        (status, Json(ErrorBody { error })).into_response()
+    }
+}
+
+/// An error and its sources in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body_util::BodyExt as _;
+
+    #[tokio::test]
+    async fn the_cause_of_a_failure_stays_in_the_log() {
+        for error in [Error::internal("canary"), Error::Unavailable("canary".into())] {
+            let response = error.into_response();
+            assert!(response.status().is_server_error());
+            let body = response.into_body().collect().await.expect("a body").to_bytes();
+            let body: ErrorBody = serde_json::from_slice(&body).expect("an error body");
+            assert!(!format!("{body:?}").contains("canary"));
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! TLS connections: accepted, bounded, and handed to the API.
+
+mod certificates;
+mod connection;
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use rustls::ServerConfig;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::Config;
+use crate::metrics::Metrics;
+
+pub(crate) use certificates::Certificates;
+
+use connection::Connection;
+
+/// How long to leave the listener alone when the system has no descriptors left: they come back
+/// when connections close, not sooner because we ask again.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Accepts connections until `shutdown`, then lets those that are open end within the deadline.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    tls: watch::Receiver<Arc<ServerConfig>>,
+    router: Router,
+    config: &Config,
+    metrics: &Metrics,
+    shutdown: CancellationToken,
+) {
+    let room = Arc::new(Semaphore::new(config.max_connections));
+    let (open, abandon) = (TaskTracker::new(), CancellationToken::new());
+    while let Some((stream, permit)) = next(&listener, &room, &shutdown).await {
+        let connection = Connection {
+            tls: Arc::clone(&tls.borrow()),
+            router: router.clone(),
+            handshake_timeout: config.handshake_timeout,
+            max_streams: config.max_streams,
+            failed_handshakes: metrics.failed_handshakes.clone(),
+            shutdown: shutdown.clone(),
+        };
+        let (gauge, abandon) = (metrics.connections.clone(), abandon.clone());
+        open.spawn(async move {
+            gauge.inc();
+            tokio::select! {
+                () = connection.serve(stream) => {}
+                () = abandon.cancelled() => {}
+            }
+            gauge.dec();
+            drop(permit);
+        });
+    }
+    drop(listener);
+    open.close();
+    if timeout(config.shutdown_deadline, open.wait()).await.is_err() {
+        tracing::warn!(
+            connections = open.len(),
+            "the shutdown deadline has passed; open connections are cut"
+        );
+        abandon.cancel();
+        open.wait().await;
+    }
+}
+
+/// The next connection, once there is room for it; `None` at shutdown.
+async fn next(
+    listener: &TcpListener,
+    room: &Arc<Semaphore>,
+    shutdown: &CancellationToken,
+) -> Option<(TcpStream, OwnedSemaphorePermit)> {
+    let accepted = async {
+        let permit = Arc::clone(room).acquire_owned().await.ok()?;
+        loop {
+            match listener.accept().await {
+                Ok((stream, _)) => return Some((stream, permit)),
+                // The peer's failure, not ours: it was gone before it was accepted.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                Err(error) => {
+                    tracing::error!(%error, "cannot accept connections");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    };
+    shutdown.run_until_cancelled(accepted).await.flatten()
+}

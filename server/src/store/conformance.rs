@@ -1,0 +1,341 @@
+//! What every store must do, whatever database is behind it.
+
+use std::collections::BTreeSet;
+
+use jiff::{SignedDuration, Timestamp};
+use secretfs_wire::api::{Assignment, Attachment, ChangeLabels, Environment, NodeState, TokenState};
+use secretfs_wire::{
+    EnvironmentName, Labels, Mode, NodeId, NodeName, Ownership, SecretName, ServiceName, VersionId,
+};
+
+use super::{NewNode, NewSecret, NewToken, NewVersion, NodeRecord, Store, StoreError};
+use crate::keys::SealedVersion;
+
+fn name<T: std::str::FromStr>(text: &str) -> T {
+    text.parse().ok().expect("a name")
+}
+
+fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_second(1_700_000_000 + seconds).expect("a time")
+}
+
+fn version(number: u64, seconds: i64) -> NewVersion {
+    let sealed = SealedVersion {
+        key_name: name("key"),
+        key_version: 1,
+        wrapped_key: vec![1, 2, 3],
+        ciphertext: number.to_be_bytes().to_vec(),
+    };
+    NewVersion { id: VersionId::random(), number, size: number, created: at(seconds), sealed }
+}
+
+/// Runs the suite. Each part has an environment of its own, and they leave some behind.
+pub(super) async fn check(store: &dyn Store) {
+    environments(store).await;
+    versions(store).await;
+    attachments(store).await;
+    visibility(store).await;
+    tokens(store).await;
+    one_of_many_joins(store).await;
+    nodes(store).await;
+}
+
+async fn environment(store: &dyn Store, text: &str) -> EnvironmentName {
+    let environment: EnvironmentName = name(text);
+    let new = Environment { name: environment.clone(), key_name: environment.clone().into(), created: at(0) };
+    store.create_environment(&new).await.expect("an environment");
+    assert_eq!(store.environment(&environment).await.expect("it"), new);
+    environment
+}
+
+async fn secret(store: &dyn Store, environment: &EnvironmentName, text: &str) -> SecretName {
+    let new = NewSecret { name: name(text), labels: name("tier=gold"), version: version(1, 1) };
+    store.create_secret(environment, new).await.expect("a secret").name
+}
+
+async fn service(store: &dyn Store, environment: &EnvironmentName, text: &str) -> ServiceName {
+    store.create_service(environment, &name(text), at(1)).await.expect("a service").name
+}
+
+async fn joined(store: &dyn Store, environment: &EnvironmentName, node: &str, labels: &str) -> NodeRecord {
+    let digest = *NodeId::random().to_string().repeat(2).as_bytes().first_chunk().expect("32 bytes");
+    let token = NewToken { digest, approval: false, labels: name(labels), created: at(0), expires: at(100) };
+    store.create_token(environment, token).await.expect("a token");
+    store.join(&digest, new_node(node), at(1)).await.expect("joined")
+}
+
+fn new_node(node: &str) -> NewNode {
+    NewNode {
+        id: NodeId::random(),
+        name: name(node),
+        envelope_key: vec![7; 100],
+        certificate_expires: at(1000),
+    }
+}
+
+async fn environments(store: &dyn Store) {
+    store.ping().await.expect("an answer");
+    let operator = name("alice");
+    assert!(!store.operator_exists(&operator).await.expect("asked"));
+    store.create_operator(&operator, at(0)).await.expect("an operator");
+    assert!(store.operator_exists(&operator).await.expect("asked"));
+    let twice = store.create_operator(&operator, at(0)).await;
+    assert!(matches!(twice, Err(StoreError::Exists { kind: "operator", .. })));
+
+    let one = environment(store, "env-one").await;
+    let same_name = Environment { name: one.clone(), key_name: name("other"), created: at(0) };
+    let same_key = Environment { name: name("env-two"), key_name: one.clone().into(), created: at(0) };
+    for clash in [same_name, same_key] {
+        let clash = store.create_environment(&clash).await;
+        assert!(matches!(clash, Err(StoreError::Exists { .. })), "{clash:?}");
+    }
+    let listed = store.environments().await.expect("a list");
+    assert!(listed.is_sorted_by_key(|environment| environment.name.clone()));
+
+    secret(store, &one, "kept").await;
+    let full = store.remove_environment(&one).await;
+    assert!(matches!(full, Err(StoreError::NotEmpty { what: "secrets", .. })), "{full:?}");
+    store.remove_secret(&one, &name("kept")).await.expect("removed");
+    service(store, &one, "kept").await;
+    let full = store.remove_environment(&one).await;
+    assert!(matches!(full, Err(StoreError::NotEmpty { what: "services", .. })), "{full:?}");
+    store.remove_service(&one, &name("kept")).await.expect("removed");
+    joined(store, &one, "kept", "").await;
+    let full = store.remove_environment(&one).await;
+    assert!(matches!(full, Err(StoreError::NotEmpty { what: "nodes", .. })), "{full:?}");
+    store.remove_node(&one, &name("kept")).await.expect("removed");
+    store.remove_environment(&one).await.expect("empty but for a token");
+    for gone in [store.remove_environment(&one).await, store.secrets(&one).await.map(|_| ())] {
+        assert!(matches!(gone, Err(StoreError::Missing { kind: "environment", .. })), "{gone:?}");
+    }
+}
+
+async fn versions(store: &dyn Store) {
+    let prod = environment(store, "versions").await;
+    let db = secret(store, &prod, "db").await;
+    let again = NewSecret { name: db.clone(), labels: Labels::default(), version: version(1, 2) };
+    let again = store.create_secret(&prod, again).await;
+    assert!(matches!(again, Err(StoreError::Exists { kind: "secret", .. })), "{again:?}");
+
+    let rotated = store.add_version(&prod, &db, version(2, 20)).await.expect("rotated");
+    assert_eq!((rotated.current, rotated.versions, rotated.changed), (2, 2, at(20)));
+    assert_eq!((rotated.created, rotated.labels.to_string()), (at(1), "tier=gold".to_owned()));
+    for stale in [1, 2, 4] {
+        let raced = store.add_version(&prod, &db, version(stale, 21)).await;
+        assert!(matches!(raced, Err(StoreError::Raced { .. })), "{stale}: {raced:?}");
+    }
+
+    store.add_version(&prod, &db, version(3, 30)).await.expect("rotated");
+    let back = store.make_current(&prod, &db, Some(1), at(40)).await.expect("rolled back");
+    assert_eq!((back.current, back.versions, back.changed), (1, 3, at(40)));
+    let unchanged = store.make_current(&prod, &db, Some(1), at(50)).await.expect("nothing to do");
+    assert_eq!(unchanged, back);
+    let first = store.make_current(&prod, &db, None, at(50)).await;
+    assert!(matches!(first, Err(StoreError::NoEarlierVersion { .. })), "{first:?}");
+    let absent = store.make_current(&prod, &db, Some(9), at(50)).await;
+    assert!(matches!(absent, Err(StoreError::Missing { kind: "version", .. })), "{absent:?}");
+
+    // A rotation after a rollback counts on from the newest, and is rolled back to the next below.
+    let rotated = store.add_version(&prod, &db, version(4, 60)).await.expect("rotated");
+    assert_eq!(rotated.current, 4);
+    let back = store.make_current(&prod, &db, None, at(70)).await.expect("rolled back");
+    assert_eq!(back.current, 3);
+
+    let details = store.secret(&prod, &db).await.expect("details");
+    let history: Vec<_> = details.history.iter().map(|version| (version.version, version.current)).collect();
+    assert_eq!(history, [(4, false), (3, true), (2, false), (1, false)]);
+    assert_eq!(details.history[0].key, "key:1");
+    assert_eq!(store.secrets(&prod).await.expect("a list"), [back]);
+    let absent = store.secret(&prod, &name("absent")).await;
+    assert!(matches!(absent, Err(StoreError::Missing { kind: "secret", .. })), "{absent:?}");
+}
+
+async fn attachments(store: &dyn Store) {
+    let prod = environment(store, "attachments").await;
+    let (db, api) = (secret(store, &prod, "db").await, secret(store, &prod, "api").await);
+    let web = service(store, &prod, "web").await;
+    let twice = store.create_service(&prod, &web, at(2)).await;
+    assert!(matches!(twice, Err(StoreError::Exists { kind: "service", .. })), "{twice:?}");
+
+    let mut attachment =
+        Attachment { target: name("password"), secret: db.clone(), ownership: Ownership::default() };
+    store.attach(&prod, &web, &attachment, at(3)).await.expect("attached");
+    let taken = Attachment { secret: api.clone(), ..attachment.clone() };
+    let taken = store.attach(&prod, &web, &taken, at(3)).await;
+    assert!(matches!(taken, Err(StoreError::TargetTaken { .. })), "{taken:?}");
+    attachment.ownership = Ownership { uid: 5, gid: u32::MAX, mode: Mode::from_bits(0o400).expect("mode") };
+    store.attach(&prod, &web, &attachment, at(4)).await.expect("changed");
+    let second = Attachment { target: name("another"), ..attachment.clone() };
+    store.attach(&prod, &web, &second, at(4)).await.expect("attached");
+    let details = store.service(&prod, &web).await.expect("details");
+    assert_eq!(details.attachments, [second, attachment], "by target");
+
+    let held = store.remove_secret(&prod, &db).await;
+    assert!(matches!(held, Err(StoreError::Attached { by, .. }) if by == [web.clone()]));
+    store.detach(&prod, &web, &db, Some(&name("another"))).await.expect("one target");
+    assert_eq!(store.secret(&prod, &db).await.expect("details").attached.len(), 1);
+    store.detach(&prod, &web, &db, None).await.expect("all targets");
+    let absent = store.detach(&prod, &web, &db, None).await;
+    assert!(matches!(absent, Err(StoreError::Missing { .. })), "{absent:?}");
+    store.remove_secret(&prod, &db).await.expect("free");
+
+    let on_node = Assignment::Node(name("later"));
+    assert!(store.assign(&prod, &web, &on_node).await.expect("assigned"));
+    assert!(!store.assign(&prod, &web, &on_node).await.expect("is already"));
+    let listed = store.services(&prod).await.expect("a list");
+    assert_eq!((listed[0].attachments, listed[0].assignments), (0, 1));
+    store.unassign(&prod, &web, &on_node).await.expect("unassigned");
+    let absent = store.unassign(&prod, &web, &on_node).await;
+    assert!(matches!(absent, Err(StoreError::Missing { .. })), "{absent:?}");
+}
+
+async fn visibility(store: &dyn Store) {
+    let (prod, dev) = (environment(store, "vis-prod").await, environment(store, "vis-dev").await);
+    for scope in [&prod, &dev] {
+        secret(store, scope, "db").await;
+        for service_name in ["by-name", "by-label", "nowhere"] {
+            let service = service(store, scope, service_name).await;
+            let attachment =
+                Attachment { target: name("db"), secret: name("db"), ownership: Ownership::default() };
+            store.attach(scope, &service, &attachment, at(10)).await.expect("attached");
+        }
+    }
+    let assignments =
+        [("by-name", Assignment::Node(name("a"))), ("by-label", Assignment::Selector(name("role=web")))];
+    for (service, assignment) in &assignments {
+        store.assign(&prod, &name(service), assignment).await.expect("assigned");
+    }
+    let a = joined(store, &prod, "a", "").await;
+    let b = joined(store, &prod, "b", "role=web,zone=1").await;
+    let stranger = joined(store, &dev, "a", "role=web").await;
+
+    let sees = async |node: &NodeRecord| -> BTreeSet<String> {
+        let manifest = store.manifest(&node.environment, node.id).await.expect("a manifest");
+        let services = manifest.expect("active").services;
+        for every in ["by-name", "by-label", "nowhere"] {
+            let delivery = store
+                .delivery(&node.environment, node.id, &name(every), &name("db"))
+                .await
+                .expect("an answer");
+            let listed = services.iter().any(|service| service.name == every);
+            assert_eq!(delivery.is_some(), listed, "{}: {every}", node.name);
+        }
+        services.into_iter().map(|service| service.name).collect()
+    };
+    assert_eq!(sees(&a).await, ["by-name".to_owned()].into());
+    assert_eq!(sees(&b).await, ["by-label".to_owned()].into());
+    assert_eq!(sees(&stranger).await, BTreeSet::new(), "an environment ends where it ends");
+    let crossed = store.manifest(&dev, a.id).await.expect("an answer");
+    assert_eq!(crossed, None, "a node is of one environment");
+
+    let change = ChangeLabels { set: name("role=web"), remove: vec![] };
+    let labelled = store.change_labels(&prod, &a.name, &change).await.expect("labelled");
+    assert_eq!(labelled.services, [name::<ServiceName>("by-label"), name("by-name")]);
+    assert_eq!(sees(&a).await.len(), 2);
+    let change = ChangeLabels { set: Labels::default(), remove: vec!["role".to_owned()] };
+    store.change_labels(&prod, &a.name, &change).await.expect("labelled");
+    assert_eq!(sees(&a).await.len(), 1);
+
+    // A target's time is the later of the attachment's and the version's.
+    let modified = async || {
+        let manifest = store.manifest(&prod, a.id).await.expect("a manifest").expect("active");
+        let target = &manifest.services[0].targets[0];
+        (target.version, target.modified)
+    };
+    assert_eq!(modified().await, (1, at(10)));
+    store.add_version(&prod, &name("db"), version(2, 20)).await.expect("rotated");
+    assert_eq!(modified().await, (2, at(20)));
+
+    let no_target = store.delivery(&prod, a.id, &name("by-name"), &name("none")).await.expect("an answer");
+    assert!(no_target.is_none());
+    store.revoke(&prod, &a.name).await.expect("revoked");
+    assert_eq!(store.manifest(&prod, a.id).await.expect("an answer"), None);
+    let refused = store.delivery(&prod, a.id, &name("by-name"), &name("db")).await.expect("an answer");
+    assert!(refused.is_none(), "a revoked node gets nothing");
+}
+
+async fn tokens(store: &dyn Store) {
+    let prod = environment(store, "tokens").await;
+    let expired_at = at(0) + SignedDuration::from_secs(60);
+    let token = |byte, approval| NewToken {
+        digest: [byte; 32],
+        approval,
+        labels: name("role=web"),
+        created: at(i64::from(byte)),
+        expires: expired_at,
+    };
+    store.create_token(&prod, token(1, true)).await.expect("a token");
+    store.create_token(&prod, token(2, false)).await.expect("a token");
+    assert_eq!(store.token_environment(&[1; 32], at(0)).await.expect("good"), prod);
+
+    for (digest, when) in [([9; 32], at(0)), ([1; 32], expired_at)] {
+        let asked = store.token_environment(&digest, when).await;
+        assert!(matches!(asked, Err(StoreError::TokenRefused)), "{asked:?}");
+        let refused = store.join(&digest, new_node("n"), when).await;
+        assert!(matches!(refused, Err(StoreError::TokenRefused)), "{refused:?}");
+    }
+    let pending = store.join(&[1; 32], new_node("n"), at(1)).await.expect("joined");
+    assert_eq!((pending.state, pending.labels.to_string()), (NodeState::Pending, "role=web".to_owned()));
+    let used = store.join(&[1; 32], new_node("m"), at(1)).await;
+    assert!(matches!(used, Err(StoreError::TokenRefused)), "{used:?}");
+
+    // A name that is taken does not cost the token.
+    let taken = store.join(&[2; 32], new_node("n"), at(1)).await;
+    assert!(matches!(taken, Err(StoreError::Exists { kind: "node", .. })), "{taken:?}");
+    store.revoke(&prod, &pending.name).await.expect("revoked");
+    let second = store.join(&[2; 32], new_node("n"), at(2)).await.expect("the name is free");
+    assert_eq!(second.state, NodeState::Active);
+    assert_eq!(store.node_state(&prod, &pending.name, pending.id).await.expect("asked"), None);
+
+    store.create_token(&prod, token(3, false)).await.expect("a token");
+    store.create_token(&prod, token(4, false)).await.expect("a token");
+    let listed = store.tokens(&prod, at(1)).await.expect("a list");
+    let states: Vec<_> = listed.iter().map(|token| token.state).collect();
+    assert_eq!(states, [TokenState::Open, TokenState::Open, TokenState::Used, TokenState::Used]);
+    assert_eq!(listed[0].id, "040404040404");
+    let later = store.tokens(&prod, expired_at).await.expect("a list");
+    assert_eq!((later[0].state, later[3].state), (TokenState::Expired, TokenState::Used));
+}
+
+async fn one_of_many_joins(store: &dyn Store) {
+    let prod = environment(store, "race").await;
+    let token = NewToken {
+        digest: [77; 32],
+        approval: false,
+        labels: Labels::default(),
+        created: at(0),
+        expires: at(60),
+    };
+    store.create_token(&prod, token).await.expect("a token");
+    let attempts = (0..16).map(|n| store.join(&[77; 32], new_node(&format!("n{n}")), at(1)));
+    let results: Vec<Result<NodeRecord, StoreError>> = futures::future::join_all(attempts).await;
+    assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 1);
+    assert!(
+        results
+            .iter()
+            .filter_map(|result| result.as_ref().err())
+            .all(|error| matches!(error, StoreError::TokenRefused))
+    );
+    assert_eq!(store.nodes(&prod).await.expect("a list").len(), 1);
+}
+
+async fn nodes(store: &dyn Store) {
+    let prod = environment(store, "nodes").await;
+    let node = joined(store, &prod, "n", "").await;
+    let n: NodeName = name("n");
+    assert_eq!(store.node_state(&prod, &n, node.id).await.expect("asked"), Some(NodeState::Active));
+    assert_eq!(store.node_state(&prod, &name("m"), node.id).await.expect("asked"), None);
+    assert_eq!(store.node_state(&prod, &n, NodeId::random()).await.expect("asked"), None);
+    assert_eq!(store.node_state(&name("tokens"), &n, node.id).await.expect("asked"), None);
+    assert_eq!(store.envelope_key(node.id).await.expect("asked"), Some(vec![7; 100]));
+
+    store.renewed(node.id, at(5000)).await.expect("renewed");
+    assert_eq!(store.node(&prod, &n).await.expect("it").certificate_expires, at(5000));
+    assert_eq!(store.approve(&prod, &n).await.expect("is already").state, NodeState::Active);
+    assert_eq!(store.revoke(&prod, &n).await.expect("revoked").state, NodeState::Revoked);
+    let back = store.approve(&prod, &n).await;
+    assert!(matches!(back, Err(StoreError::Revoked { .. })), "{back:?}");
+    assert_eq!(store.remove_node(&prod, &n).await.expect("removed"), node.id);
+    let gone = store.node(&prod, &n).await;
+    assert!(matches!(gone, Err(StoreError::Missing { kind: "node", .. })), "{gone:?}");
+}

@@ -1,0 +1,67 @@
+//! What the manager remembers: the [`Store`] trait, its records, and the databases behind it.
+//!
+//! Each method is one transaction: it happens whole or not at all, and what it returns was true when
+//! it committed. Times come from the caller, so that no two parts of a change disagree about now.
+
+#[cfg(test)]
+mod conformance;
+mod environments;
+mod nodes;
+mod secrets;
+mod services;
+mod sqlite;
+
+use secretfs_wire::ServiceName;
+
+use crate::error::Cause;
+
+pub(crate) use environments::Environments;
+pub(crate) use nodes::{NewNode, NewToken, NodeRecord, Nodes};
+pub(crate) use secrets::{Delivery, NewSecret, NewVersion, Secrets};
+pub(crate) use services::Services;
+pub(crate) use sqlite::Sqlite;
+
+/// A database that the manager can live on.
+pub(crate) trait Store: Environments + Secrets + Services + Nodes {}
+
+impl<S: Environments + Secrets + Services + Nodes> Store for S {}
+
+/// Why the store did not do what it was asked. The first group is the caller's to solve.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StoreError {
+    #[error("there is no {kind} {name}")]
+    Missing { kind: &'static str, name: String },
+    #[error("{kind} {name} exists already")]
+    Exists { kind: &'static str, name: String },
+    #[error("environment {name} still has {what}")]
+    NotEmpty { name: String, what: &'static str },
+    #[error("secret {name} is still attached")]
+    Attached { name: String, by: Vec<ServiceName> },
+    #[error("target {target} holds another secret")]
+    TargetTaken { target: String },
+    #[error("node {name} is revoked")]
+    Revoked { name: String },
+    #[error("secret {name} has been changed meanwhile")]
+    Raced { name: String },
+    #[error("secret {name} has no version before its current one")]
+    NoEarlierVersion { name: String },
+    #[error("the join token is not good")]
+    TokenRefused,
+
+    #[error("the database is busy")]
+    Busy(#[source] Cause),
+    #[error("the database failed")]
+    Database(#[source] Cause),
+    #[error("column {column} holds what the manager never wrote")]
+    Corrupt { column: &'static str },
+}
+
+impl StoreError {
+    fn missing(kind: &'static str, name: impl ToString) -> Self {
+        Self::Missing { kind, name: name.to_string() }
+    }
+
+    fn exists(kind: &'static str, name: impl ToString) -> Self {
+        Self::Exists { kind, name: name.to_string() }
+    }
+}

@@ -1,0 +1,93 @@
+use async_trait::async_trait;
+use jiff::Timestamp;
+use secretfs_wire::api::{ChangeLabels, NodeState, Token};
+use secretfs_wire::{EnvironmentName, Labels, NodeId, NodeName, ServiceName};
+
+use super::StoreError;
+
+/// A node that asks to join. Its state, environment and labels are the token's to say.
+pub(crate) struct NewNode {
+    pub(crate) id: NodeId,
+    pub(crate) name: NodeName,
+    /// SubjectPublicKeyInfo DER.
+    pub(crate) envelope_key: Vec<u8>,
+    pub(crate) certificate_expires: Timestamp,
+}
+
+/// A node as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct NodeRecord {
+    pub(crate) id: NodeId,
+    pub(crate) environment: EnvironmentName,
+    pub(crate) name: NodeName,
+    pub(crate) state: NodeState,
+    pub(crate) labels: Labels,
+    /// The services assigned to it, by name.
+    pub(crate) services: Vec<ServiceName>,
+    pub(crate) joined: Timestamp,
+    pub(crate) certificate_expires: Timestamp,
+}
+
+/// A join token to be remembered by the SHA-256 of its secret part.
+pub(crate) struct NewToken {
+    pub(crate) digest: [u8; 32],
+    pub(crate) approval: bool,
+    pub(crate) labels: Labels,
+    pub(crate) created: Timestamp,
+    pub(crate) expires: Timestamp,
+}
+
+/// Nodes, and the tokens that they join with.
+#[async_trait]
+pub(crate) trait Nodes: Send + Sync {
+    /// The newest first.
+    async fn tokens(&self, environment: &EnvironmentName, now: Timestamp) -> Result<Vec<Token>, StoreError>;
+
+    async fn create_token(&self, environment: &EnvironmentName, new: NewToken) -> Result<(), StoreError>;
+
+    /// The environment of a token that is still good, so that a certificate can be made out.
+    async fn token_environment(
+        &self,
+        digest: &[u8; 32],
+        now: Timestamp,
+    ) -> Result<EnvironmentName, StoreError>;
+
+    /// Uses a token up and creates the node, both or neither. The name of a revoked node is free;
+    /// that of any other is not.
+    async fn join(&self, digest: &[u8; 32], node: NewNode, now: Timestamp) -> Result<NodeRecord, StoreError>;
+
+    /// By name.
+    async fn nodes(&self, environment: &EnvironmentName) -> Result<Vec<NodeRecord>, StoreError>;
+
+    async fn node(&self, environment: &EnvironmentName, name: &NodeName) -> Result<NodeRecord, StoreError>;
+
+    /// The state of exactly this node, or `None` when there is none: asked at each of its requests.
+    async fn node_state(
+        &self,
+        environment: &EnvironmentName,
+        name: &NodeName,
+        id: NodeId,
+    ) -> Result<Option<NodeState>, StoreError>;
+
+    /// SubjectPublicKeyInfo DER.
+    async fn envelope_key(&self, id: NodeId) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// Makes a pending node active; an active one stays so, and a revoked one is refused.
+    async fn approve(&self, environment: &EnvironmentName, name: &NodeName)
+    -> Result<NodeRecord, StoreError>;
+
+    async fn revoke(&self, environment: &EnvironmentName, name: &NodeName) -> Result<NodeRecord, StoreError>;
+
+    /// The id that it had.
+    async fn remove_node(&self, environment: &EnvironmentName, name: &NodeName)
+    -> Result<NodeId, StoreError>;
+
+    async fn change_labels(
+        &self,
+        environment: &EnvironmentName,
+        name: &NodeName,
+        change: &ChangeLabels,
+    ) -> Result<NodeRecord, StoreError>;
+
+    async fn renewed(&self, id: NodeId, certificate_expires: Timestamp) -> Result<(), StoreError>;
+}

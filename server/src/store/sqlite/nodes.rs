@@ -1,0 +1,293 @@
+use std::collections::BTreeSet;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use secretfs_wire::api::{ChangeLabels, NodeState, Token, TokenState};
+use secretfs_wire::{EnvironmentName, Labels, NodeId, NodeName, ServiceName};
+use sqlx::Row as _;
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
+
+use super::columns::{Columns as _, integer, state_text};
+use super::visibility::Assignments;
+use super::{Sqlite, inserting, require_environment};
+use crate::store::{NewNode, NewToken, NodeRecord, Nodes, StoreError};
+
+#[async_trait]
+impl Nodes for Sqlite {
+    async fn tokens(&self, environment: &EnvironmentName, now: Timestamp) -> Result<Vec<Token>, StoreError> {
+        let mut transaction = self.read().await?;
+        require_environment(&mut transaction, environment).await?;
+        let rows = sqlx::query(
+            "SELECT hex(substr(digest, 1, 6)) AS id, approval, created, expires, used_by
+             FROM tokens WHERE environment = ? ORDER BY created DESC, digest",
+        )
+        .bind(environment.as_str())
+        .fetch_all(&mut *transaction)
+        .await?;
+        rows.iter().map(|row| token(row, now)).collect()
+    }
+
+    async fn create_token(&self, environment: &EnvironmentName, new: NewToken) -> Result<(), StoreError> {
+        let mut transaction = self.write().await?;
+        require_environment(&mut transaction, environment).await?;
+        sqlx::query(
+            "INSERT INTO tokens (digest, environment, approval, labels, created, expires) VALUES (?, ?, ?, ?, ?, ?)",
+        )
+        .bind(new.digest.as_slice())
+        .bind(environment.as_str())
+        .bind(new.approval)
+        .bind(new.labels.to_string())
+        .bind(new.created.as_microsecond())
+        .bind(new.expires.as_microsecond())
+        .execute(&mut *transaction)
+        .await?;
+        Ok(transaction.commit().await?)
+    }
+
+    async fn token_environment(
+        &self,
+        digest: &[u8; 32],
+        now: Timestamp,
+    ) -> Result<EnvironmentName, StoreError> {
+        let row = sqlx::query(
+            "SELECT environment FROM tokens WHERE digest = ? AND used_by IS NULL AND expires > ?",
+        )
+        .bind(digest.as_slice())
+        .bind(now.as_microsecond())
+        .fetch_optional(&self.pool)
+        .await?;
+        row.ok_or(StoreError::TokenRefused)?.parsed("environment")
+    }
+
+    async fn join(&self, digest: &[u8; 32], node: NewNode, now: Timestamp) -> Result<NodeRecord, StoreError> {
+        let mut transaction = self.write().await?;
+        let token = sqlx::query(
+            "UPDATE tokens SET used_by = ? WHERE digest = ? AND used_by IS NULL AND expires > ?
+             RETURNING environment, approval, labels",
+        )
+        .bind(node.name.as_str())
+        .bind(digest.as_slice())
+        .bind(now.as_microsecond())
+        .fetch_optional(&mut *transaction)
+        .await?
+        .ok_or(StoreError::TokenRefused)?;
+        let environment: EnvironmentName = token.parsed("environment")?;
+        let state = if token.try_get("approval")? { NodeState::Pending } else { NodeState::Active };
+
+        sqlx::query("DELETE FROM nodes WHERE environment = ? AND name = ? AND state = 'revoked'")
+            .bind(environment.as_str())
+            .bind(node.name.as_str())
+            .execute(&mut *transaction)
+            .await?;
+        sqlx::query(
+            "INSERT INTO nodes
+                 (id, environment, name, state, labels, envelope_key, joined, certificate_expires)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        )
+        .bind(integer(node.id.as_u64()))
+        .bind(environment.as_str())
+        .bind(node.name.as_str())
+        .bind(state_text(state))
+        .bind(token.try_get::<String, _>("labels")?)
+        .bind(node.envelope_key.as_slice())
+        .bind(now.as_microsecond())
+        .bind(node.certificate_expires.as_microsecond())
+        .execute(&mut *transaction)
+        .await
+        .map_err(inserting("node", &node.name))?;
+        let record = load(&mut transaction, &environment, &node.name).await?;
+        transaction.commit().await?;
+        Ok(record)
+    }
+
+    async fn nodes(&self, environment: &EnvironmentName) -> Result<Vec<NodeRecord>, StoreError> {
+        let mut transaction = self.read().await?;
+        require_environment(&mut transaction, environment).await?;
+        let assignments = Assignments::load(&mut transaction, environment).await?;
+        let rows = sqlx::query("SELECT * FROM nodes WHERE environment = ? ORDER BY name")
+            .bind(environment.as_str())
+            .fetch_all(&mut *transaction)
+            .await?;
+        rows.iter().map(|row| record(row, &assignments)).collect()
+    }
+
+    async fn node(&self, environment: &EnvironmentName, name: &NodeName) -> Result<NodeRecord, StoreError> {
+        let mut transaction = self.read().await?;
+        load(&mut transaction, environment, name).await
+    }
+
+    async fn node_state(
+        &self,
+        environment: &EnvironmentName,
+        name: &NodeName,
+        id: NodeId,
+    ) -> Result<Option<NodeState>, StoreError> {
+        let row = sqlx::query("SELECT state FROM nodes WHERE id = ? AND environment = ? AND name = ?")
+            .bind(integer(id.as_u64()))
+            .bind(environment.as_str())
+            .bind(name.as_str())
+            .fetch_optional(&self.pool)
+            .await?;
+        row.map(|row| row.node_state()).transpose()
+    }
+
+    async fn envelope_key(&self, id: NodeId) -> Result<Option<Vec<u8>>, StoreError> {
+        let row = sqlx::query("SELECT envelope_key FROM nodes WHERE id = ?")
+            .bind(integer(id.as_u64()))
+            .fetch_optional(&self.pool)
+            .await?;
+        row.map(|row| row.bytes("envelope_key")).transpose()
+    }
+
+    async fn approve(
+        &self,
+        environment: &EnvironmentName,
+        name: &NodeName,
+    ) -> Result<NodeRecord, StoreError> {
+        let mut transaction = self.write().await?;
+        let before = load(&mut transaction, environment, name).await?;
+        if before.state == NodeState::Revoked {
+            return Err(StoreError::Revoked { name: name.to_string() });
+        }
+        set_state(&mut transaction, before.id, NodeState::Active).await?;
+        transaction.commit().await?;
+        Ok(NodeRecord { state: NodeState::Active, ..before })
+    }
+
+    async fn revoke(&self, environment: &EnvironmentName, name: &NodeName) -> Result<NodeRecord, StoreError> {
+        let mut transaction = self.write().await?;
+        let before = load(&mut transaction, environment, name).await?;
+        set_state(&mut transaction, before.id, NodeState::Revoked).await?;
+        transaction.commit().await?;
+        Ok(NodeRecord { state: NodeState::Revoked, ..before })
+    }
+
+    async fn remove_node(
+        &self,
+        environment: &EnvironmentName,
+        name: &NodeName,
+    ) -> Result<NodeId, StoreError> {
+        let mut transaction = self.write().await?;
+        let node = load(&mut transaction, environment, name).await?;
+        sqlx::query("DELETE FROM nodes WHERE id = ?")
+            .bind(integer(node.id.as_u64()))
+            .execute(&mut *transaction)
+            .await?;
+        transaction.commit().await?;
+        Ok(node.id)
+    }
+
+    async fn change_labels(
+        &self,
+        environment: &EnvironmentName,
+        name: &NodeName,
+        change: &ChangeLabels,
+    ) -> Result<NodeRecord, StoreError> {
+        let mut transaction = self.write().await?;
+        let before = load(&mut transaction, environment, name).await?;
+        let mut labels = before.labels;
+        for (key, value) in change.set.iter() {
+            labels.set(key, value).map_err(|_| StoreError::Corrupt { column: "labels" })?;
+        }
+        for key in &change.remove {
+            labels.remove(key);
+        }
+        sqlx::query("UPDATE nodes SET labels = ? WHERE id = ?")
+            .bind(labels.to_string())
+            .bind(integer(before.id.as_u64()))
+            .execute(&mut *transaction)
+            .await?;
+        let record = load(&mut transaction, environment, name).await?;
+        transaction.commit().await?;
+        Ok(record)
+    }
+
+    async fn renewed(&self, id: NodeId, certificate_expires: Timestamp) -> Result<(), StoreError> {
+        sqlx::query("UPDATE nodes SET certificate_expires = ? WHERE id = ?")
+            .bind(certificate_expires.as_microsecond())
+            .bind(integer(id.as_u64()))
+            .execute(&self.pool)
+            .await?;
+        Ok(())
+    }
+}
+
+/// The services that an active node sees; `None` when it is not active.
+pub(super) async fn visible_services(
+    connection: &mut SqliteConnection,
+    environment: &EnvironmentName,
+    id: NodeId,
+) -> Result<Option<BTreeSet<ServiceName>>, StoreError> {
+    let row =
+        sqlx::query("SELECT name, labels FROM nodes WHERE id = ? AND environment = ? AND state = 'active'")
+            .bind(integer(id.as_u64()))
+            .bind(environment.as_str())
+            .fetch_optional(&mut *connection)
+            .await?;
+    let Some(row) = row else { return Ok(None) };
+    let (name, labels): (NodeName, Labels) = (row.parsed("name")?, row.parsed("labels")?);
+    Ok(Some(Assignments::load(connection, environment).await?.of(&name, &labels)))
+}
+
+async fn load(
+    connection: &mut SqliteConnection,
+    environment: &EnvironmentName,
+    name: &NodeName,
+) -> Result<NodeRecord, StoreError> {
+    require_environment(connection, environment).await?;
+    let row = sqlx::query("SELECT * FROM nodes WHERE environment = ? AND name = ?")
+        .bind(environment.as_str())
+        .bind(name.as_str())
+        .fetch_optional(&mut *connection)
+        .await?
+        .ok_or_else(|| StoreError::missing("node", name))?;
+    record(&row, &Assignments::load(connection, environment).await?)
+}
+
+async fn set_state(
+    connection: &mut SqliteConnection,
+    id: NodeId,
+    state: NodeState,
+) -> Result<(), StoreError> {
+    sqlx::query("UPDATE nodes SET state = ? WHERE id = ?")
+        .bind(state_text(state))
+        .bind(integer(id.as_u64()))
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+fn record(row: &SqliteRow, assignments: &Assignments) -> Result<NodeRecord, StoreError> {
+    let (name, labels): (NodeName, Labels) = (row.parsed("name")?, row.parsed("labels")?);
+    Ok(NodeRecord {
+        id: row.id("id", NodeId::from_u64)?,
+        environment: row.parsed("environment")?,
+        state: row.node_state()?,
+        services: assignments.of(&name, &labels).into_iter().collect(),
+        joined: row.time("joined")?,
+        certificate_expires: row.time("certificate_expires")?,
+        name,
+        labels,
+    })
+}
+
+fn token(row: &SqliteRow, now: Timestamp) -> Result<Token, StoreError> {
+    let expires = row.time("expires")?;
+    let used_by: Option<String> = row.try_get("used_by")?;
+    let used_by: Option<NodeName> = used_by
+        .map(|name| name.parse().map_err(|_| StoreError::Corrupt { column: "used_by" }))
+        .transpose()?;
+    let state = match &used_by {
+        Some(_) => TokenState::Used,
+        None if expires <= now => TokenState::Expired,
+        None => TokenState::Open,
+    };
+    Ok(Token {
+        id: row.try_get::<String, _>("id")?.to_ascii_lowercase(),
+        state,
+        approval: row.try_get("approval")?,
+        created: row.time("created")?,
+        expires,
+        used_by,
+    })
+}

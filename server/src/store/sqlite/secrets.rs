@@ -1,0 +1,348 @@
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use secretfs_wire::api::{AttachedTo, Secret, SecretDetails, SecretVersion};
+use secretfs_wire::manifest::{RawManifest, RawService, RawTarget};
+use secretfs_wire::{EnvironmentName, NodeId, SecretName, ServiceName, TargetName, VersionId};
+use sqlx::Row as _;
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
+
+use super::columns::{Columns as _, integer};
+use super::{Sqlite, inserting, nodes, require_environment};
+use crate::keys::SealedVersion;
+use crate::store::{Delivery, NewSecret, NewVersion, Secrets, StoreError};
+
+#[async_trait]
+impl Secrets for Sqlite {
+    async fn secrets(&self, environment: &EnvironmentName) -> Result<Vec<Secret>, StoreError> {
+        let mut transaction = self.read().await?;
+        require_environment(&mut transaction, environment).await?;
+        let rows = sqlx::query(
+            "SELECT name, current, labels, created, changed,
+                 (SELECT count(*) FROM versions WHERE secret = secrets.id) AS versions
+             FROM secrets WHERE environment = ? ORDER BY name",
+        )
+        .bind(environment.as_str())
+        .fetch_all(&mut *transaction)
+        .await?;
+        rows.iter().map(secret).collect()
+    }
+
+    async fn secret(
+        &self,
+        environment: &EnvironmentName,
+        name: &SecretName,
+    ) -> Result<SecretDetails, StoreError> {
+        let mut transaction = self.read().await?;
+        let id = secret_row_id(&mut transaction, environment, name).await?;
+        let secret = load(&mut transaction, id).await?;
+        let history = sqlx::query(
+            "SELECT number, created, key_name, key_version FROM versions WHERE secret = ? ORDER BY number DESC",
+        )
+        .bind(id)
+        .fetch_all(&mut *transaction)
+        .await?;
+        let version = |row: &SqliteRow| {
+            let number = row.unsigned("number")?;
+            let (key, key_version): (&str, i64) = (row.try_get("key_name")?, row.try_get("key_version")?);
+            Ok(SecretVersion {
+                version: number,
+                current: number == secret.current,
+                created: row.time("created")?,
+                key: format!("{key}:{key_version}"),
+            })
+        };
+        Ok(SecretDetails {
+            history: history.iter().map(version).collect::<Result<_, StoreError>>()?,
+            attached: attached(&mut transaction, id).await?,
+            secret,
+        })
+    }
+
+    async fn create_secret(
+        &self,
+        environment: &EnvironmentName,
+        new: NewSecret,
+    ) -> Result<Secret, StoreError> {
+        let mut transaction = self.write().await?;
+        require_environment(&mut transaction, environment).await?;
+        let id = sqlx::query(
+            "INSERT INTO secrets (environment, name, labels, current, created, changed) VALUES (?, ?, ?, ?, ?, ?)",
+        )
+        .bind(environment.as_str())
+        .bind(new.name.as_str())
+        .bind(new.labels.to_string())
+        .bind(integer(new.version.number))
+        .bind(new.version.created.as_microsecond())
+        .bind(new.version.created.as_microsecond())
+        .execute(&mut *transaction)
+        .await
+        .map_err(inserting("secret", &new.name))?
+        .last_insert_rowid();
+        insert_version(&mut transaction, id, &new.name, &new.version).await?;
+        let secret = load(&mut transaction, id).await?;
+        transaction.commit().await?;
+        Ok(secret)
+    }
+
+    async fn add_version(
+        &self,
+        environment: &EnvironmentName,
+        name: &SecretName,
+        version: NewVersion,
+    ) -> Result<Secret, StoreError> {
+        let mut transaction = self.write().await?;
+        let id = secret_row_id(&mut transaction, environment, name).await?;
+        let newest = sqlx::query("SELECT max(number) AS newest FROM versions WHERE secret = ?")
+            .bind(id)
+            .fetch_one(&mut *transaction)
+            .await?
+            .unsigned("newest")?;
+        if version.number != newest + 1 {
+            return Err(StoreError::Raced { name: name.to_string() });
+        }
+        insert_version(&mut transaction, id, name, &version).await?;
+        point_at(&mut transaction, id, version.number, version.created).await?;
+        let secret = load(&mut transaction, id).await?;
+        transaction.commit().await?;
+        Ok(secret)
+    }
+
+    async fn make_current(
+        &self,
+        environment: &EnvironmentName,
+        name: &SecretName,
+        number: Option<u64>,
+        now: Timestamp,
+    ) -> Result<Secret, StoreError> {
+        let mut transaction = self.write().await?;
+        let id = secret_row_id(&mut transaction, environment, name).await?;
+        let before = load(&mut transaction, id).await?;
+        let to = match number {
+            Some(number) => sqlx::query("SELECT number FROM versions WHERE secret = ? AND number = ?")
+                .bind(id)
+                .bind(integer(number))
+                .fetch_optional(&mut *transaction)
+                .await?
+                .ok_or_else(|| StoreError::missing("version", format!("{number} of secret {name}")))?,
+            None => sqlx::query(
+                "SELECT number FROM versions WHERE secret = ? AND number < ? ORDER BY number DESC LIMIT 1",
+            )
+            .bind(id)
+            .bind(integer(before.current))
+            .fetch_optional(&mut *transaction)
+            .await?
+            .ok_or_else(|| StoreError::NoEarlierVersion { name: name.to_string() })?,
+        }
+        .unsigned("number")?;
+        if to == before.current {
+            return Ok(before);
+        }
+        point_at(&mut transaction, id, to, now).await?;
+        let secret = load(&mut transaction, id).await?;
+        transaction.commit().await?;
+        Ok(secret)
+    }
+
+    async fn remove_secret(
+        &self,
+        environment: &EnvironmentName,
+        name: &SecretName,
+    ) -> Result<(), StoreError> {
+        let mut transaction = self.write().await?;
+        let id = secret_row_id(&mut transaction, environment, name).await?;
+        let mut by: Vec<ServiceName> =
+            attached(&mut transaction, id).await?.into_iter().map(|place| place.service).collect();
+        by.dedup();
+        if !by.is_empty() {
+            return Err(StoreError::Attached { name: name.to_string(), by });
+        }
+        sqlx::query("DELETE FROM secrets WHERE id = ?").bind(id).execute(&mut *transaction).await?;
+        Ok(transaction.commit().await?)
+    }
+
+    async fn manifest(
+        &self,
+        environment: &EnvironmentName,
+        node: NodeId,
+    ) -> Result<Option<RawManifest>, StoreError> {
+        let mut transaction = self.read().await?;
+        let Some(visible) = nodes::visible_services(&mut transaction, environment, node).await? else {
+            return Ok(None);
+        };
+        let mut services: BTreeMap<ServiceName, Vec<RawTarget>> =
+            visible.into_iter().map(|service| (service, Vec::new())).collect();
+        let rows = sqlx::query(
+            "SELECT e.name AS service, a.target, s.name AS secret, v.number, v.id, v.size,
+                 a.uid, a.gid, a.mode, max(s.changed, a.changed) AS modified
+             FROM attachments a
+             JOIN services e ON e.id = a.service
+             JOIN secrets s ON s.id = a.secret
+             JOIN versions v ON v.secret = s.id AND v.number = s.current
+             WHERE e.environment = ? ORDER BY a.target",
+        )
+        .bind(environment.as_str())
+        .fetch_all(&mut *transaction)
+        .await?;
+        for row in &rows {
+            let service: ServiceName = row.parsed("service")?;
+            if let Some(targets) = services.get_mut(&service) {
+                targets.push(target(row)?);
+            }
+        }
+        let services =
+            services.into_iter().map(|(name, targets)| RawService { name: name.into(), targets }).collect();
+        Ok(Some(RawManifest { services }))
+    }
+
+    async fn delivery(
+        &self,
+        environment: &EnvironmentName,
+        node: NodeId,
+        service: &ServiceName,
+        target: &TargetName,
+    ) -> Result<Option<Delivery>, StoreError> {
+        let mut transaction = self.read().await?;
+        let visible = nodes::visible_services(&mut transaction, environment, node).await?;
+        if !visible.is_some_and(|services| services.contains(service)) {
+            return Ok(None);
+        }
+        let row = sqlx::query(
+            "SELECT s.name AS secret, v.id, v.number, a.uid, a.gid, a.mode,
+                 v.key_name, v.key_version, v.wrapped_key, v.sealed
+             FROM attachments a
+             JOIN services e ON e.id = a.service
+             JOIN secrets s ON s.id = a.secret
+             JOIN versions v ON v.secret = s.id AND v.number = s.current
+             WHERE e.environment = ? AND e.name = ? AND a.target = ?",
+        )
+        .bind(environment.as_str())
+        .bind(service.as_str())
+        .bind(target.as_str())
+        .fetch_optional(&mut *transaction)
+        .await?;
+        row.as_ref().map(delivery).transpose()
+    }
+}
+
+fn secret(row: &SqliteRow) -> Result<Secret, StoreError> {
+    Ok(Secret {
+        name: row.parsed("name")?,
+        current: row.unsigned("current")?,
+        versions: row.unsigned("versions")?,
+        labels: row.parsed("labels")?,
+        created: row.time("created")?,
+        changed: row.time("changed")?,
+    })
+}
+
+fn target(row: &SqliteRow) -> Result<RawTarget, StoreError> {
+    let ownership = row.ownership()?;
+    Ok(RawTarget {
+        target: row.try_get("target")?,
+        secret: row.try_get("secret")?,
+        version: row.unsigned("number")?,
+        version_id: row.id("id", VersionId::from_u64)?.to_string(),
+        size: row.unsigned("size")?,
+        uid: ownership.uid,
+        gid: ownership.gid,
+        mode: ownership.mode.bits(),
+        modified: row.time("modified")?,
+    })
+}
+
+fn delivery(row: &SqliteRow) -> Result<Delivery, StoreError> {
+    Ok(Delivery {
+        secret: row.parsed("secret")?,
+        id: row.id("id", VersionId::from_u64)?,
+        number: row.unsigned("number")?,
+        ownership: row.ownership()?,
+        sealed: SealedVersion {
+            key_name: row.parsed("key_name")?,
+            key_version: row.unsigned("key_version")?,
+            wrapped_key: row.bytes("wrapped_key")?,
+            ciphertext: row.bytes("sealed")?,
+        },
+    })
+}
+
+pub(super) async fn secret_row_id(
+    connection: &mut SqliteConnection,
+    environment: &EnvironmentName,
+    name: &SecretName,
+) -> Result<i64, StoreError> {
+    require_environment(connection, environment).await?;
+    let row = sqlx::query("SELECT id FROM secrets WHERE environment = ? AND name = ?")
+        .bind(environment.as_str())
+        .bind(name.as_str())
+        .fetch_optional(connection)
+        .await?;
+    Ok(row.ok_or_else(|| StoreError::missing("secret", name))?.try_get("id")?)
+}
+
+async fn load(connection: &mut SqliteConnection, id: i64) -> Result<Secret, StoreError> {
+    let row = sqlx::query(
+        "SELECT name, current, labels, created, changed,
+             (SELECT count(*) FROM versions WHERE secret = secrets.id) AS versions
+         FROM secrets WHERE id = ?",
+    )
+    .bind(id)
+    .fetch_one(connection)
+    .await?;
+    secret(&row)
+}
+
+async fn attached(connection: &mut SqliteConnection, id: i64) -> Result<Vec<AttachedTo>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT e.name AS service, a.target FROM attachments a JOIN services e ON e.id = a.service
+         WHERE a.secret = ? ORDER BY e.name, a.target",
+    )
+    .bind(id)
+    .fetch_all(connection)
+    .await?;
+    let place =
+        |row: &SqliteRow| Ok(AttachedTo { service: row.parsed("service")?, target: row.parsed("target")? });
+    rows.iter().map(place).collect()
+}
+
+async fn insert_version(
+    connection: &mut SqliteConnection,
+    secret: i64,
+    name: &SecretName,
+    version: &NewVersion,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO versions
+             (id, secret, number, size, created, key_name, key_version, wrapped_key, sealed)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    )
+    .bind(integer(version.id.as_u64()))
+    .bind(secret)
+    .bind(integer(version.number))
+    .bind(integer(version.size))
+    .bind(version.created.as_microsecond())
+    .bind(version.sealed.key_name.as_str())
+    .bind(integer(version.sealed.key_version))
+    .bind(version.sealed.wrapped_key.as_slice())
+    .bind(version.sealed.ciphertext.as_slice())
+    .execute(connection)
+    .await
+    .map_err(inserting("version of secret", name))?;
+    Ok(())
+}
+
+async fn point_at(
+    connection: &mut SqliteConnection,
+    secret: i64,
+    number: u64,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    sqlx::query("UPDATE secrets SET current = ?, changed = ? WHERE id = ?")
+        .bind(integer(number))
+        .bind(now.as_microsecond())
+        .bind(secret)
+        .execute(connection)
+        .await?;
+    Ok(())
+}

@@ -19,6 +19,8 @@ mod manager;
 mod metrics;
 mod run;
 mod store;
+#[cfg(test)]
+mod testing;
 
 pub use config::{Config, InvalidConfig, RawConfig};
 pub use manager::{FirstSteps, InitError, Manager, OpenError, OperatorCredentials, UnlockError};

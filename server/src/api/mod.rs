@@ -11,6 +11,8 @@ mod nodes;
 mod secrets;
 mod services;
 mod system;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 

@@ -1,5 +1,7 @@
 //! What nodes come for: a session, and envelopes under it.
 
+use std::time::Instant;
+
 use secretfs_wire::api::{EnvelopeRequest, Session};
 use secretfs_wire::envelope::{DeliveryContext, NodePublicKey, SessionKey};
 
@@ -20,7 +22,7 @@ impl App {
         let key = SessionKey::generate().map_err(Error::internal)?;
         let wrapped_key = key.wrap_for(&public_key).map_err(Error::internal)?;
         Ok(Session {
-            session: self.sessions.open(node.id, key),
+            session: self.sessions.open(node.id, key, Instant::now()),
             wrapped_key,
             expires_in_seconds: self.sessions.lifetime().as_secs(),
         })
@@ -32,7 +34,8 @@ impl App {
         node: &NodeIdentity,
         asked: &EnvelopeRequest,
     ) -> Result<Vec<u8>, Error> {
-        let session = self.sessions.key(node.id, asked.session).ok_or(Error::SessionUnknown)?;
+        let session =
+            self.sessions.key(node.id, asked.session, Instant::now()).ok_or(Error::SessionUnknown)?;
         let delivery = self
             .store
             .delivery(&node.environment, node.id, &asked.service, &asked.target)

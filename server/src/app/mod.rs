@@ -11,6 +11,8 @@ mod secrets;
 mod services;
 mod sessions;
 mod stream;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 

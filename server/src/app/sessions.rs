@@ -2,11 +2,10 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use secretfs_wire::envelope::SessionKey;
 use secretfs_wire::{NodeId, SessionId};
-use tokio::time::Instant;
 
 /// A worker, its standby, and the two that replace them in an upgrade.
 const SESSIONS_PER_NODE: usize = 4;
@@ -34,8 +33,7 @@ impl Sessions {
     }
 
     /// Keeps a new session; the node's oldest makes room for it.
-    pub(super) fn open(&self, node: NodeId, key: SessionKey) -> SessionId {
-        let now = Instant::now();
+    pub(super) fn open(&self, node: NodeId, key: SessionKey, now: Instant) -> SessionId {
         let id = SessionId::random();
         let mut nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
         nodes.retain(|_, sessions| {
@@ -51,8 +49,7 @@ impl Sessions {
     }
 
     /// The key of a session that this node opened and that has not ended.
-    pub(super) fn key(&self, node: NodeId, id: SessionId) -> Option<Arc<SessionKey>> {
-        let now = Instant::now();
+    pub(super) fn key(&self, node: NodeId, id: SessionId, now: Instant) -> Option<Arc<SessionKey>> {
         let nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
         let session = nodes.get(&node)?.iter().find(|session| session.id == id)?;
         (session.ends > now).then(|| Arc::clone(&session.key))
@@ -72,27 +69,24 @@ mod tests {
         SessionKey::generate().expect("a key")
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_session_ends_and_belongs_to_its_node() {
+    #[test]
+    fn a_session_ends_and_belongs_to_its_node() {
         let sessions = Sessions::new(Duration::from_secs(60));
-        let (mine, theirs) = (NodeId::random(), NodeId::random());
-        let session = sessions.open(mine, key());
-        assert!(sessions.key(mine, session).is_some());
-        assert!(sessions.key(theirs, session).is_none());
-        tokio::time::advance(Duration::from_secs(59)).await;
-        assert!(sessions.key(mine, session).is_some());
-        tokio::time::advance(Duration::from_secs(1)).await;
-        assert!(sessions.key(mine, session).is_none());
+        let (mine, theirs, began) = (NodeId::random(), NodeId::random(), Instant::now());
+        let session = sessions.open(mine, key(), began);
+        assert!(sessions.key(theirs, session, began).is_none());
+        assert!(sessions.key(mine, session, began + Duration::from_secs(59)).is_some());
+        assert!(sessions.key(mine, session, began + Duration::from_secs(60)).is_none());
     }
 
-    #[tokio::test]
-    async fn a_node_keeps_a_few_the_oldest_goes_first() {
+    #[test]
+    fn a_node_keeps_a_few_the_oldest_goes_first() {
         let sessions = Sessions::new(Duration::from_secs(60));
-        let node = NodeId::random();
-        let opened: Vec<_> = (0..=SESSIONS_PER_NODE).map(|_| sessions.open(node, key())).collect();
-        let kept: Vec<_> = opened.iter().map(|id| sessions.key(node, *id).is_some()).collect();
+        let (node, now) = (NodeId::random(), Instant::now());
+        let opened: Vec<_> = (0..=SESSIONS_PER_NODE).map(|_| sessions.open(node, key(), now)).collect();
+        let kept: Vec<_> = opened.iter().map(|id| sessions.key(node, *id, now).is_some()).collect();
         assert_eq!(kept, [false, true, true, true, true]);
         sessions.close_all(node);
-        assert!(opened.iter().all(|id| sessions.key(node, *id).is_none()));
+        assert!(opened.iter().all(|id| sessions.key(node, *id, now).is_none()));
     }
 }

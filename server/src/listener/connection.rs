@@ -38,7 +38,9 @@ impl Connection {
         // Small answers must not wait for more; where it cannot be set, they do.
         let _ = stream.set_nodelay(true);
         let handshake = TlsAcceptor::from(Arc::clone(&self.tls)).accept(stream);
-        let stream = match timeout(self.handshake_timeout, handshake).await {
+        let handshake = timeout(self.handshake_timeout, handshake);
+        let Some(handshake) = self.shutdown.run_until_cancelled(handshake).await else { return };
+        let stream = match handshake {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => {
                 self.failed_handshakes.inc();

@@ -295,6 +295,11 @@ async fn tokens(store: &dyn Store) {
     assert_eq!(listed[0].id, "040404040404");
     let later = store.tokens(&prod, expired_at).await.expect("a list");
     assert_eq!((later[0].state, later[3].state), (TokenState::Expired, TokenState::Used));
+
+    let month_later = expired_at + SignedDuration::from_hours(30 * 24 + 1);
+    let fresh = NewToken { created: month_later, expires: month_later, ..token(5, false) };
+    store.create_token(&prod, fresh).await.expect("a token");
+    assert_eq!(store.tokens(&prod, at(1)).await.expect("a list").len(), 1, "the old ones are forgotten");
 }
 
 async fn one_of_many_joins(store: &dyn Store) {

@@ -43,6 +43,7 @@ pub(crate) trait Nodes: Send + Sync {
     /// The newest first.
     async fn tokens(&self, environment: &EnvironmentName, now: Timestamp) -> Result<Vec<Token>, StoreError>;
 
+    /// Tokens that ended more than 30 days ago are forgotten on the way.
     async fn create_token(&self, environment: &EnvironmentName, new: NewToken) -> Result<(), StoreError>;
 
     /// The environment of a token that is still good, so that a certificate can be made out.

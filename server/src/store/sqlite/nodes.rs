@@ -12,6 +12,9 @@ use super::visibility::Assignments;
 use super::{Sqlite, inserting, require_environment};
 use crate::store::{NewNode, NewToken, NodeRecord, Nodes, StoreError};
 
+/// 30 days: how long listings tell what became of a token after its end.
+const TOKENS_KEPT_MICROSECONDS: i64 = 30 * 24 * 60 * 60 * 1_000_000;
+
 #[async_trait]
 impl Nodes for Sqlite {
     async fn tokens(&self, environment: &EnvironmentName, now: Timestamp) -> Result<Vec<Token>, StoreError> {
@@ -30,6 +33,10 @@ impl Nodes for Sqlite {
     async fn create_token(&self, environment: &EnvironmentName, new: NewToken) -> Result<(), StoreError> {
         let mut transaction = self.write().await?;
         require_environment(&mut transaction, environment).await?;
+        sqlx::query("DELETE FROM tokens WHERE expires < ?")
+            .bind(new.created.as_microsecond() - TOKENS_KEPT_MICROSECONDS)
+            .execute(&mut *transaction)
+            .await?;
         sqlx::query(
             "INSERT INTO tokens (digest, environment, approval, labels, created, expires) VALUES (?, ?, ?, ?, ?, ?)",
         )

@@ -1,0 +1,5 @@
+//! The API, driven as a service.
+
+mod authorization;
+mod delivery;
+mod refusals;

@@ -1,0 +1,147 @@
+//! What a change stream says, and when it ends.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use futures::{Stream, StreamExt as _};
+use jiff::{SignedDuration, Timestamp};
+use secretfs_wire::api::{Assignment, Attach, ChangeLabels, StreamMessage};
+use secretfs_wire::manifest::RawManifest;
+use secretfs_wire::{Ownership, SecretBytes};
+use tokio::time::timeout;
+
+use super::NewValue;
+use crate::authn::NodeIdentity;
+use crate::testing::TestManager;
+
+/// Far more than anything here takes.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+type Messages = Pin<Box<dyn Stream<Item = StreamMessage> + Send>>;
+
+struct Scene {
+    manager: TestManager,
+    node: NodeIdentity,
+    messages: Messages,
+}
+
+impl Scene {
+    /// `web` has `db` and runs on the node; `other` has nothing and runs nowhere.
+    async fn new() -> Self {
+        let manager = TestManager::start().await;
+        let node = manager.join("prod", "node-a", false).await;
+        let (app, prod) = (&manager.app, &node.environment);
+        let value = SecretBytes::new(b"value".to_vec()).expect("a value");
+        let db = "db".parse().expect("a name");
+        app.create_secret(prod, db, Default::default(), NewValue::Given(value)).await.expect("created");
+        for service in ["web", "other"] {
+            app.create_service(prod, &service.parse().expect("a name")).await.expect("created");
+        }
+        let web = "web".parse().expect("a name");
+        app.attach(prod, &web, attach("db")).await.expect("attached");
+        app.assign(prod, &web, &Assignment::Node(node.name.clone())).await.expect("assigned");
+        let messages = follow(&manager, &node, 60).await;
+        let mut scene = Self { manager, node, messages };
+        let first = scene.next().await.expect("the manifest comes at once");
+        assert!(matches!(first, StreamMessage::Manifest(manifest) if manifest.services.len() == 1));
+        scene
+    }
+
+    async fn next(&mut self) -> Option<StreamMessage> {
+        timeout(DEADLINE, self.messages.next()).await.expect("in time")
+    }
+
+    /// Exactly one manifest, and then silence.
+    async fn expect_manifest(&mut self, what: &str) -> RawManifest {
+        let Some(StreamMessage::Manifest(manifest)) = self.next().await else {
+            panic!("{what}: no manifest")
+        };
+        self.expect_silence(what).await;
+        manifest
+    }
+
+    /// A stream looks at changes before it looks at the clock, so a heartbeat says that there is none.
+    async fn expect_silence(&mut self, what: &str) {
+        let next = self.next().await;
+        assert!(matches!(next, Some(StreamMessage::Heartbeat)), "{what}: {next:?}");
+    }
+}
+
+fn attach(secret: &str) -> Attach {
+    Attach { secret: secret.parse().expect("a name"), target: None, ownership: Ownership::default() }
+}
+
+async fn follow(manager: &TestManager, node: &NodeIdentity, seconds: i64) -> Messages {
+    let until = Timestamp::now() + SignedDuration::from_secs(seconds);
+    Box::pin(manager.app.follow(node.clone(), until).await.expect("a stream"))
+}
+
+fn value() -> NewValue {
+    NewValue::Given(SecretBytes::new(b"another".to_vec()).expect("a value"))
+}
+
+#[tokio::test]
+async fn one_manifest_for_each_change_that_the_node_sees() {
+    let mut scene = Scene::new().await;
+    let (app, prod) = (scene.manager.app.clone(), scene.node.environment.clone());
+    let (web, other, db) =
+        ("web".parse().expect("a name"), "other".parse().expect("a name"), "db".parse().expect("a name"));
+
+    app.rotate_secret(&prod, &db, value()).await.expect("rotated");
+    let manifest = scene.expect_manifest("a rotation").await;
+    assert_eq!(manifest.services[0].targets[0].version, 2);
+
+    let ownership = Ownership { uid: 5, ..Ownership::default() };
+    app.attach(&prod, &web, Attach { ownership, ..attach("db") }).await.expect("attached");
+    assert_eq!(scene.expect_manifest("an owner").await.services[0].targets[0].uid, 5);
+
+    app.assign(&prod, &other, &Assignment::Selector("role=web".parse().expect("a selector")))
+        .await
+        .expect("assigned");
+    scene.expect_silence("an assignment to others").await;
+    let change = ChangeLabels { set: "role=web".parse().expect("labels"), remove: vec![] };
+    app.label_node(&prod, &scene.node.name, &change).await.expect("labelled");
+    assert_eq!(scene.expect_manifest("a label").await.services.len(), 2);
+
+    // Two changes before the stream looks are one manifest, with both.
+    app.rotate_secret(&prod, &db, value()).await.expect("rotated");
+    app.detach(&prod, &web, &db, None).await.expect("detached");
+    assert!(scene.expect_manifest("two changes").await.services[1].targets.is_empty());
+}
+
+#[tokio::test]
+async fn nothing_for_a_change_that_the_node_does_not_see() {
+    let mut scene = Scene::new().await;
+    let (app, prod) = (scene.manager.app.clone(), scene.node.environment.clone());
+    let hidden = "hidden".parse().expect("a name");
+    app.create_secret(&prod, hidden, Default::default(), value()).await.expect("created");
+    scene.expect_silence("a secret that is attached nowhere").await;
+    app.attach(&prod, &"other".parse().expect("a name"), attach("hidden")).await.expect("attached");
+    scene.expect_silence("a service that runs elsewhere").await;
+    app.attach(&prod, &"web".parse().expect("a name"), attach("db")).await.expect("attached");
+    scene.expect_silence("an attachment that is there already").await;
+    scene.manager.join("prod", "node-b", false).await;
+    scene.expect_silence("another node").await;
+}
+
+#[tokio::test]
+async fn a_stream_ends_with_the_node_its_certificate_and_the_manager() {
+    let mut revoked = Scene::new().await;
+    let node = revoked.manager.app.node(&revoked.node.environment, &revoked.node.name);
+    assert!(node.await.expect("the node").connected);
+    let app = &revoked.manager.app;
+    app.revoke_node(&revoked.node.environment, &revoked.node.name).await.expect("revoked");
+    assert!(revoked.next().await.is_none(), "revoked");
+
+    let mut expired = Scene::new().await;
+    expired.messages = follow(&expired.manager, &expired.node, 0).await;
+    assert!(matches!(expired.next().await, Some(StreamMessage::Manifest(_))));
+    assert!(expired.next().await.is_none(), "its certificate has ended");
+
+    let mut stopped = Scene::new().await;
+    stopped.manager.app.stopping.cancel();
+    assert!(stopped.next().await.is_none(), "the manager stops");
+    drop(stopped.messages);
+    let node = stopped.manager.app.node(&stopped.node.environment, &stopped.node.name);
+    assert!(!node.await.expect("the node").connected);
+}

@@ -1,0 +1,140 @@
+//! A manager in memory without its listener, and callers whose certificates it takes as verified.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use http::header::CONTENT_TYPE;
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::BodyExt as _;
+use jiff::{SignedDuration, Timestamp};
+use secretfs_wire::api::{ApiError, CreateEnvironment, CreateToken, ErrorBody};
+use secretfs_wire::{EnvironmentName, JoinToken, NodeId};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt as _;
+use utoipa::openapi::OpenApi;
+
+use crate::app::App;
+use crate::authn::NodeIdentity;
+use crate::ca::{PeerCertificate, Subject};
+use crate::config::RawConfig;
+use crate::manager::Manager;
+use crate::store::NewNode;
+
+/// A manager to call.
+pub(crate) struct TestManager {
+    pub(crate) app: Arc<App>,
+    pub(crate) document: Arc<OpenApi>,
+    router: Router,
+}
+
+/// An answer whose body has been read.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Answer {
+    pub(crate) fn json<T: DeserializeOwned>(&self) -> T {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
+    pub(crate) fn error(&self) -> ApiError {
+        self.json::<ErrorBody>().error
+    }
+}
+
+impl TestManager {
+    /// One with the environments `prod` and `dev`.
+    pub(crate) async fn start() -> Self {
+        // A heartbeat soon after each change, so that a test sees quickly that there was none.
+        let raw = RawConfig { heartbeat_interval: Some("20ms".to_owned()), ..RawConfig::default() };
+        let (manager, _) =
+            Manager::in_memory(&raw.check().expect("a configuration")).await.expect("a manager");
+        let Manager { config, store, keys, authority } = manager;
+        let app = Arc::new(App::new(config, store, keys, authority, CancellationToken::new()));
+        let (router, document) = crate::api::router(Arc::clone(&app));
+        for environment in ["prod", "dev"] {
+            let name = environment.parse().expect("a name");
+            app.create_environment(CreateEnvironment { name, key_name: None }).await.expect("created");
+        }
+        Self { app, document, router }
+    }
+
+    /// The first operator, with a certificate that is good for a minute.
+    pub(crate) fn operator() -> PeerCertificate {
+        peer(Subject::Operator("admin".parse().expect("a name")))
+    }
+
+    /// A node that has joined, for tests that deliver nothing to it.
+    pub(crate) async fn join(&self, environment: &str, name: &str, approval: bool) -> NodeIdentity {
+        let environment: EnvironmentName = environment.parse().expect("a name");
+        let asked = CreateToken { ttl_seconds: 60, approval, labels: Default::default() };
+        let token = self.app.create_token(&environment, asked).await.expect("a token");
+        let digest = token.token.parse::<JoinToken>().expect("a token").secret.digest();
+        let node = NewNode {
+            id: NodeId::random(),
+            name: name.parse().expect("a name"),
+            envelope_key: Vec::new(),
+            certificate_expires: Timestamp::now(),
+        };
+        let (id, name) = (node.id, node.name.clone());
+        self.app.store.join(&digest, node, Timestamp::now()).await.expect("joined");
+        NodeIdentity { id, environment, name }
+    }
+
+    /// Sends a request and leaves the response's body unread.
+    pub(crate) async fn send(
+        &self,
+        peer: Option<&PeerCertificate>,
+        mut request: Request<Body>,
+    ) -> Response<Body> {
+        if let Some(peer) = peer {
+            request.extensions_mut().insert(peer.clone());
+        }
+        self.router.clone().oneshot(request).await.expect("infallible")
+    }
+
+    /// Sends a request with a raw body.
+    pub(crate) async fn call(
+        &self,
+        peer: &PeerCertificate,
+        method: Method,
+        path: &str,
+        body: impl Into<Body>,
+    ) -> Answer {
+        let request = Request::builder().method(method).uri(path).body(body.into()).expect("a request");
+        read(self.send(Some(peer), request).await).await
+    }
+
+    /// Posts JSON.
+    pub(crate) async fn post(
+        &self,
+        peer: Option<&PeerCertificate>,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Answer {
+        let body = serde_json::to_vec(body).expect("JSON");
+        let request = Request::post(path).header(CONTENT_TYPE, "application/json").body(body.into());
+        read(self.send(peer, request.expect("a request")).await).await
+    }
+}
+
+/// A certificate that is good for a minute.
+pub(crate) fn peer(subject: Subject) -> PeerCertificate {
+    PeerCertificate { subject, not_after: Timestamp::now() + SignedDuration::from_secs(60) }
+}
+
+/// The certificate of a node.
+pub(crate) fn node_peer(node: &NodeIdentity) -> PeerCertificate {
+    peer(Subject::Node { environment: node.environment.clone(), name: node.name.clone(), id: node.id })
+}
+
+pub(crate) async fn read(response: Response<Body>) -> Answer {
+    let status = response.status();
+    let body = response.into_body().collect().await.expect("a body").to_bytes().to_vec();
+    Answer { status, body }
+}

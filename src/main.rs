@@ -5,6 +5,8 @@ mod cache;
 #[allow(dead_code, unused_imports, reason = "the node daemon will call it")]
 mod fs;
 #[allow(dead_code, unused_imports, reason = "the node daemon will call it")]
+mod fuse;
+#[allow(dead_code, unused_imports, reason = "the node daemon will call it")]
 mod source;
 
 fn main() {}

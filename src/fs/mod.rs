@@ -9,6 +9,8 @@ mod freshness;
 mod handles;
 mod inode;
 #[cfg(test)]
+mod model_test;
+#[cfg(test)]
 pub(crate) mod test_manifest;
 #[cfg(test)]
 pub(crate) mod test_source;

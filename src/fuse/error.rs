@@ -27,7 +27,10 @@ pub(crate) enum MountError {
     #[error("{0} is in use by another secretfs process; stop that one or choose another directory")]
     Claimed(PathBuf),
     /// There is no FUSE here.
-    #[error("/dev/fuse cannot be opened; load the fuse module, or give the container --device /dev/fuse")]
+    #[error(
+        "/dev/fuse cannot be opened; load the fuse module, let this user open it, \
+         or give the container --device /dev/fuse"
+    )]
     NoDevice(#[source] io::Error),
     /// Neither may we mount nor is there the helper that may.
     #[error("mounting needs root (CAP_SYS_ADMIN) or the fusermount3 program; install the fuse3 package")]

@@ -28,6 +28,7 @@ pub(crate) struct Mount {
     /// The device number of the mount that is ours to take away, until it is.
     device: Option<String>,
     notices: Notices,
+    pollers: Arc<Pollers>,
     /// Disconnected when the last request has been answered. The std mutex makes a mount shareable;
     /// it is held for a look.
     served: Mutex<Receiver<()>>,
@@ -52,15 +53,15 @@ impl Mount {
             let pollers = Arc::new(Pollers::default());
             let adapter = Adapter { fs, runtime: runtime.clone(), pollers: pollers.clone() };
             let session = Session::from_fd(adapter, device, acl(audience), config())?;
-            let notices = Notices::start(session.notifier(), pollers)?;
-            Ok((notices, start(session)?))
+            let notices = Notices::start(session.notifier(), pollers.clone())?;
+            Ok((notices, pollers, start(session)?))
         };
         match serve() {
-            Ok((notices, served)) => {
+            Ok((notices, pollers, served)) => {
                 let top = Mounted::at(&point.path).map_err(MountError::Table)?;
                 tracing::info!(path = %point.path.display(), "mounted");
                 let device = top.map(|top| top.device);
-                Ok(Self { point, device, notices, served: Mutex::new(served) })
+                Ok(Self { point, device, notices, pollers, served: Mutex::new(served) })
             }
             Err(error) => {
                 attach::detach(&point.path)?;
@@ -77,6 +78,11 @@ impl Mount {
     /// Has the kernel forget what has changed and wakes who polls it. Does not wait for either.
     pub(crate) fn apply(&self, changes: Vec<Change>) {
         self.notices.send(changes);
+    }
+
+    /// How many open files are polled, for `node status`.
+    pub(crate) fn polled(&self) -> usize {
+        self.pollers.count()
     }
 
     /// Whether the kernel may still ask: until it is unmounted, by us or by somebody else, and the

@@ -29,6 +29,12 @@ impl Pollers {
         wake_all(too_many);
     }
 
+    /// How many wait, or have waited and been closed since.
+    pub(super) fn count(&self) -> usize {
+        let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.values().map(HashMap::len).sum()
+    }
+
     /// Wakes all who wait for an inode.
     pub(super) fn wake(&self, inode: Inode) {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);

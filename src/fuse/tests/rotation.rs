@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{Mode, OFlags};
@@ -72,7 +72,9 @@ fn who_holds_a_service_sees_it_come_back() {
     };
     assert_eq!(read().as_deref(), Some(b"value".as_slice()));
     rig.publish(&[]);
-    eventually("it is gone", || read().is_none());
+    assert!(read().is_none());
+    // The kernel has been told of the directory too.
+    eventually("it is gone", || !rig.path("web").exists());
     rig.publish(rows);
     eventually("it is back", || read().as_deref() == Some(b"value"));
     assert_eq!(rig.read("web/db"), b"value");
@@ -118,10 +120,14 @@ fn poll_wakes_when_the_file_is_worth_opening_again() {
     assert_eq!(poll(PollFlags::IN, Duration::ZERO), PollFlags::IN, "always readable");
     assert_eq!(poll(change, Duration::ZERO), PollFlags::empty());
     std::thread::scope(|scope| {
-        let waiting = scope.spawn(|| poll(change, Duration::from_secs(10)));
-        // Whether the poll or the rotation comes first: it is seen.
+        let patience = Duration::from_secs(10);
+        let began = Instant::now();
+        let waiting = scope.spawn(move || poll(change, patience));
+        eventually("it waits", || rig.mount.polled() == 1);
         rig.publish(&[("web", "db", 2, b"two")]);
         assert_eq!(waiting.join().expect("a result"), change);
+        // The system call looks once more when its time is over.
+        assert!(began.elapsed() < patience, "nobody woke it");
     });
     let file = File::open(rig.path("web/db")).expect("the file");
     let mut again = [PollFd::new(&file, change)];

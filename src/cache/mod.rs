@@ -1,0 +1,200 @@
+//! Values in memory: as few fetches as can be, and no cleartext longer than it is granted.
+
+mod shelf;
+mod status;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use futures::FutureExt;
+use futures::future::{BoxFuture, Shared};
+use secretfs_wire::manifest::Manifest;
+use secretfs_wire::{SecretBytes, ServiceName, TargetName, VersionId};
+use tokio::runtime::Handle;
+
+use self::shelf::Shelf;
+pub(crate) use self::status::CacheStatus;
+use self::status::Counters;
+use crate::source::{SecretSource, SourceError, ValueRequest};
+
+/// How many bytes of values are kept by default: 64 MiB.
+pub(crate) const DEFAULT_CAPACITY: usize = 64 << 20;
+
+/// The fetched values of a node, by service, target and version.
+///
+/// A value is fetched once, however many wait for it, and the fetch ends even when all who waited
+/// have gone, so that the next one finds it. Failures are not kept. Only what the last manifest
+/// grants is kept: the rest is dropped, and so wiped when the last open file lets go of it.
+pub(crate) struct ValueCache {
+    source: Arc<dyn SecretSource>,
+    // Fetches run here. Opens come from threads that no runtime has entered.
+    runtime: Handle,
+    shared: Arc<Mutexed>,
+}
+
+// A std mutex: held for a few map accesses, never across an await. One for all, because the
+// file system is served by one thread.
+type Mutexed = Mutex<State>;
+
+struct State {
+    shelf: Shelf,
+    flights: HashMap<Key, Flight>,
+    granted: Arc<Manifest>,
+    counters: Counters,
+}
+
+type Flight = Shared<BoxFuture<'static, Outcome>>;
+type Outcome = Result<Arc<SecretBytes>, SourceError>;
+
+/// What a cached value is found by.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Key {
+    service: ServiceName,
+    target: TargetName,
+    version: VersionId,
+}
+
+impl ValueCache {
+    /// A cache that keeps up to `capacity` bytes of values and fetches on `runtime`.
+    pub(crate) fn new(source: Arc<dyn SecretSource>, capacity: usize, runtime: Handle) -> Self {
+        let state = State {
+            shelf: Shelf::new(capacity),
+            flights: HashMap::new(),
+            granted: Arc::default(),
+            counters: Counters::default(),
+        };
+        Self { source, runtime, shared: Arc::new(Mutex::new(state)) }
+    }
+
+    /// The value, if it is here.
+    pub(crate) fn get_ready(&self, request: &ValueRequest) -> Option<Arc<SecretBytes>> {
+        let mut state = lock(&self.shared);
+        let value = state.shelf.get(&Key::of(request))?;
+        state.counters.hits += 1;
+        Some(value)
+    }
+
+    /// A kept version that may not be the current one.
+    pub(crate) fn get_version(&self, request: &ValueRequest, version: VersionId) -> Option<Arc<SecretBytes>> {
+        let key = Key { version, ..Key::of(request) };
+        lock(&self.shared).shelf.get(&key)
+    }
+
+    /// The value, fetched if it is not here.
+    pub(crate) async fn get(&self, request: ValueRequest) -> Outcome {
+        let flight = match self.board(request) {
+            Ok(value) => return Ok(value),
+            Err(flight) => flight,
+        };
+        flight.await
+    }
+
+    /// The value, or the flight that brings it.
+    fn board(&self, request: ValueRequest) -> Result<Arc<SecretBytes>, Flight> {
+        let key = Key::of(&request);
+        let mut state = lock(&self.shared);
+        if let Some(value) = state.shelf.get(&key) {
+            state.counters.hits += 1;
+            return Ok(value);
+        }
+        state.counters.misses += 1;
+        let flight = state.flights.entry(key.clone()).or_insert_with(|| self.launch(key, request));
+        Err(flight.clone())
+    }
+
+    /// A task of its own, so that it lands even when all who waited have gone. It cannot land before
+    /// it is on the list of flights: landing takes the lock that the caller holds.
+    fn launch(&self, key: Key, request: ValueRequest) -> Flight {
+        let size = request.details.size as usize;
+        let fetch = self.source.fetch(request);
+        let landing = Landing { key, shared: self.shared.clone() };
+        let task = self.runtime.spawn(async move {
+            let outcome = fetch.await.and_then(|value| check_size(value, size));
+            landing.land(&outcome);
+            // Off the list before anybody hears of it: who asks again gets another flight.
+            drop(landing);
+            outcome
+        });
+        let aborted = |_| Err(SourceError::Unreachable("the fetch was aborted".to_owned()));
+        task.map(move |joined| joined.unwrap_or_else(aborted)).boxed().shared()
+    }
+
+    /// Drops what this manifest does not grant or no longer names as current, and from now on keeps
+    /// only what it does.
+    pub(crate) fn retain(&self, granted: &Arc<Manifest>) {
+        let mut state = lock(&self.shared);
+        state.granted = granted.clone();
+        let dropped = state.shelf.retain(|key| key.is_granted(granted));
+        // Wiping is nothing to keep readers waiting for.
+        drop(state);
+        drop(dropped);
+    }
+
+    /// What `node status` shows.
+    pub(crate) fn status(&self) -> CacheStatus {
+        let state = lock(&self.shared);
+        state.counters.status(&state.shelf)
+    }
+}
+
+/// Takes its flight off the list when it is dropped, also when the flight was aborted or panicked:
+/// the key must not stay taken.
+struct Landing {
+    key: Key,
+    shared: Arc<Mutexed>,
+}
+
+impl Landing {
+    fn land(&self, outcome: &Outcome) {
+        let mut state = lock(&self.shared);
+        let dropped = match outcome {
+            // What was revoked while it was on its way is given to who asked, and not kept.
+            Ok(value) if self.key.is_granted(&state.granted) => {
+                state.shelf.put(self.key.clone(), value.clone())
+            }
+            Ok(_) => Vec::new(),
+            Err(error) => {
+                state.counters.failed(error.clone());
+                Vec::new()
+            }
+        };
+        drop(state);
+        drop(dropped);
+    }
+}
+
+impl Drop for Landing {
+    fn drop(&mut self) {
+        lock(&self.shared).flights.remove(&self.key);
+    }
+}
+
+impl Key {
+    fn of(request: &ValueRequest) -> Self {
+        Self {
+            service: request.service.clone(),
+            target: request.target.clone(),
+            version: request.details.version_id,
+        }
+    }
+
+    fn is_granted(&self, manifest: &Manifest) -> bool {
+        manifest.target(&self.service, &self.target).is_some_and(|details| details.version_id == self.version)
+    }
+}
+
+/// A size that differs from what `stat` showed would be read short or past its end.
+fn check_size(value: SecretBytes, promised: usize) -> Outcome {
+    let got = value.len();
+    if got == promised {
+        return Ok(Arc::new(value));
+    }
+    Err(SourceError::Inconsistent(format!("{got} bytes came where {promised} were promised")))
+}
+
+/// No half-done state is visible between two statements, so a poisoned lock is as good as any.
+fn lock(shared: &Mutexed) -> MutexGuard<'_, State> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}

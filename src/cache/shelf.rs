@@ -1,0 +1,62 @@
+//! The values that are kept: bounded by their bytes, the least recently used go first.
+
+use std::sync::Arc;
+
+use lru::LruCache;
+use secretfs_wire::SecretBytes;
+
+use super::Key;
+
+pub(super) struct Shelf {
+    values: LruCache<Key, Arc<SecretBytes>>,
+    bytes: usize,
+    capacity: usize,
+}
+
+impl Shelf {
+    pub(super) fn new(capacity: usize) -> Self {
+        // Bounded by `put`: the crate bounds only how many there are.
+        Self { values: LruCache::unbounded(), bytes: 0, capacity }
+    }
+
+    /// The value, which is now the most recently used.
+    pub(super) fn get(&mut self, key: &Key) -> Option<Arc<SecretBytes>> {
+        self.values.get(key).cloned()
+    }
+
+    /// Keeps a value, unless it alone is larger than all there is room for. Returns what had to go.
+    pub(super) fn put(&mut self, key: Key, value: Arc<SecretBytes>) -> Vec<Arc<SecretBytes>> {
+        let mut gone = Vec::new();
+        if value.len() > self.capacity {
+            return gone;
+        }
+        self.bytes += value.len();
+        if let Some(replaced) = self.values.put(key, value) {
+            self.bytes -= replaced.len();
+            gone.push(replaced);
+        }
+        while self.bytes > self.capacity {
+            let Some((_, oldest)) = self.values.pop_lru() else { break };
+            self.bytes -= oldest.len();
+            gone.push(oldest);
+        }
+        gone
+    }
+
+    /// Keeps only what is wanted. Returns the rest.
+    pub(super) fn retain(&mut self, wanted: impl Fn(&Key) -> bool) -> Vec<Arc<SecretBytes>> {
+        let unwanted: Vec<Key> =
+            self.values.iter().map(|(key, _)| key).filter(|key| !wanted(key)).cloned().collect();
+        let gone: Vec<_> = unwanted.iter().filter_map(|key| self.values.pop(key)).collect();
+        self.bytes -= gone.iter().map(|value| value.len()).sum::<usize>();
+        gone
+    }
+
+    pub(super) const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub(super) fn entries(&self) -> usize {
+        self.values.len()
+    }
+}

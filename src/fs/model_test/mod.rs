@@ -1,0 +1,309 @@
+//! The file system against a model of what it promises, over random histories.
+//!
+//! The model is three maps and no cleverness: what the manifest says, what the cache must hold, and a
+//! kernel that remembers everything it was ever told until a [`Change`] makes it forget. If anything
+//! that this kernel still remembers is ever wrong, a program would see it for an hour.
+
+mod kernel;
+mod rotating_readers;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use proptest::prelude::*;
+use secretfs_wire::manifest::{Manifest, Target};
+use secretfs_wire::{NodeId, Ownership, VersionId};
+use tokio::runtime::Runtime;
+
+use self::kernel::Kernel;
+use super::test_manifest::{manifest, target};
+use super::test_source::TestSource;
+use super::*;
+use crate::source::SourceError;
+
+const SERVICES: [&str; 2] = ["web", "job"];
+const TARGETS: [&str; 3] = ["a", "b", "c"];
+
+/// A service and a target, by number.
+type Place = (usize, usize);
+
+#[derive(Debug, Clone)]
+enum Step {
+    /// A target appears, or shows another secret, whose version is numbered 1.
+    Attach(Place),
+    /// The next version.
+    Rotate(Place),
+    /// The secret is removed and made again: another version with the old one's number.
+    Recreate(Place),
+    Chown(Place, u32),
+    Detach(Place),
+    Open(Place),
+    Read {
+        file: usize,
+        offset: u64,
+        size: u32,
+    },
+    Close(usize),
+    Lookup(Place),
+    List(usize),
+    /// The cache loses everything.
+    Evict,
+    /// From now on the source fails, or does not.
+    Fail(bool),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let place = || (0..SERVICES.len(), 0..TARGETS.len());
+    prop_oneof![
+        3 => place().prop_map(Step::Attach),
+        3 => place().prop_map(Step::Rotate),
+        1 => place().prop_map(Step::Recreate),
+        1 => (place(), 0..3u32).prop_map(|(place, uid)| Step::Chown(place, uid)),
+        2 => place().prop_map(Step::Detach),
+        6 => place().prop_map(Step::Open),
+        4 => (any::<usize>(), 0..60u64, 0..60u32)
+            .prop_map(|(file, offset, size)| Step::Read { file, offset, size }),
+        2 => any::<usize>().prop_map(Step::Close),
+        1 => place().prop_map(Step::Lookup),
+        1 => (0..SERVICES.len()).prop_map(Step::List),
+        1 => Just(Step::Evict),
+        1 => any::<bool>().prop_map(Step::Fail),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn any_history_is_as_the_model_says(steps in prop::collection::vec(step(), 1..80)) {
+        run(&steps);
+    }
+}
+
+/// Names for histories that the random ones rarely have in full.
+#[test]
+fn a_recreated_secret_with_an_old_number_is_another_content() {
+    let place = (0, 0);
+    let read = Step::Read { file: 0, offset: 0, size: 60 };
+    run(&[Step::Attach(place), Step::Open(place), Step::Recreate(place), Step::Open(place), read]);
+}
+
+#[test]
+fn a_target_that_comes_back_has_its_old_inode_and_no_old_attributes() {
+    let place = (0, 0);
+    run(&[Step::Attach(place), Step::Detach(place), Step::Attach(place), Step::Open(place)]);
+}
+
+#[test]
+fn an_open_file_outlives_eviction_failure_and_removal() {
+    let place = (1, 2);
+    let read = Step::Read { file: 0, offset: 1, size: 3 };
+    run(&[Step::Attach(place), Step::Open(place), Step::Evict, Step::Fail(true), Step::Detach(place), read]);
+}
+
+fn run(steps: &[Step]) {
+    let mut world = World::new();
+    for step in steps {
+        world.take(step);
+        world.check();
+    }
+    world.close_all();
+}
+
+struct World {
+    runtime: Runtime,
+    fs: Arc<FileSystem>,
+    cache: Arc<ValueCache>,
+    source: Arc<TestSource>,
+    // The model.
+    shown: BTreeMap<Place, Target>,
+    cached: BTreeSet<(Place, VersionId)>,
+    open: Vec<(Inode, Handle, Vec<u8>)>,
+    inodes: BTreeMap<Place, Inode>,
+    kernel: Kernel,
+    failing: bool,
+    asked: usize,
+    versions: u64,
+}
+
+impl World {
+    fn new() -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let source = TestSource::new();
+        let cache = Arc::new(ValueCache::new(source.clone(), 1 << 20, runtime.handle().clone()));
+        let freshness = Arc::new(Freshness::new(Duration::from_secs(600)));
+        let key = InodeKey::for_node(NodeId::from_u64(1).unwrap());
+        let deadline = Duration::from_secs(600);
+        let fs = FileSystem::new(cache.clone(), freshness, key, Layout::AllServices, deadline);
+        Self {
+            runtime,
+            fs,
+            cache,
+            source,
+            shown: BTreeMap::new(),
+            cached: BTreeSet::new(),
+            open: Vec::new(),
+            inodes: BTreeMap::new(),
+            kernel: Kernel::default(),
+            failing: false,
+            asked: 0,
+            versions: 0,
+        }
+    }
+
+    fn take(&mut self, step: &Step) {
+        match step {
+            Step::Attach(place) => self.show(*place, |_| 1),
+            Step::Rotate(place) => self.show(*place, |old| old + 1),
+            Step::Recreate(place) => self.show(*place, |old| old.max(1)),
+            Step::Chown(place, uid) => {
+                if let Some(target) = self.shown.get_mut(place) {
+                    target.ownership = Ownership { uid: *uid, ..target.ownership };
+                    self.publish();
+                }
+            }
+            Step::Detach(place) => {
+                self.shown.remove(place);
+                self.publish();
+            }
+            Step::Open(place) => self.open(*place),
+            Step::Read { file, offset, size } => self.read(*file, *offset, *size),
+            Step::Close(file) => {
+                if !self.open.is_empty() {
+                    let (inode, handle, _) = self.open.swap_remove(file % self.open.len());
+                    self.fs.release(inode, handle);
+                }
+            }
+            Step::Lookup(place) => self.lookup(*place),
+            Step::List(service) => self.list(*service),
+            Step::Evict => {
+                self.cache.retain(&Arc::default());
+                self.cache.retain(&self.manifest());
+                self.cached.clear();
+            }
+            Step::Fail(failing) => self.failing = *failing,
+        }
+    }
+
+    /// Another version at a place, with a number made from the old one's.
+    fn show(&mut self, place: Place, number: impl Fn(u64) -> u64) {
+        self.versions += 1;
+        let old = self.shown.get(&place).map_or(0, |target| target.version);
+        let ownership = self.shown.get(&place).map(|target| target.ownership).unwrap_or_default();
+        let id = VersionId::from_u64(self.versions).unwrap();
+        let new = Target { version: number(old), ownership, ..target(self.versions, value(id).len() as u32) };
+        self.shown.insert(place, new);
+        self.publish();
+    }
+
+    fn publish(&mut self) {
+        let changes = self.fs.update(&self.manifest());
+        self.kernel.apply(&changes);
+        let shown = &self.shown;
+        self.cached.retain(|(place, version)| shown.get(place).map(|t| t.version_id) == Some(*version));
+    }
+
+    fn manifest(&self) -> Arc<Manifest> {
+        let rows = self.shown.iter();
+        let rows = rows.map(|((s, t), target)| (SERVICES[*s], TARGETS[*t], target.clone()));
+        Arc::new(manifest(rows))
+    }
+
+    fn inode(&self, (service, target): Place) -> Option<Inode> {
+        let service = self.fs.lookup(Inode::ROOT, SERVICES[service]).ok()?.inode;
+        Some(self.fs.lookup(service, TARGETS[target]).ok()?.inode)
+    }
+
+    fn open(&mut self, place: Place) {
+        // A kernel that still knows a removed file asks for it by its number.
+        let Some(inode) = self.inodes.get(&place).copied() else { return };
+        let opened = self.try_open(inode, place);
+        let Some(target) = self.shown.get(&place) else {
+            assert_eq!(opened, Err(FsError::NotFound));
+            return;
+        };
+        let key = (place, target.version_id);
+        if !self.cached.contains(&key) {
+            self.asked += 1;
+            if self.failing {
+                assert_eq!(opened, Err(FsError::Denied(SourceError::Refused)));
+                return;
+            }
+            self.cached.insert(key);
+        }
+        assert_eq!(opened, Ok(Handle::of(target.version_id)));
+        self.open.push((inode, Handle::of(target.version_id), value(target.version_id)));
+    }
+
+    fn try_open(&self, inode: Inode, place: Place) -> Result<Handle, FsError> {
+        if let Some(target) = self.shown.get(&place) {
+            let value = value(target.version_id);
+            let answer = if self.failing { Err(SourceError::Refused) } else { Ok(value.as_slice()) };
+            self.source.put(target.version_id, answer);
+        }
+        match self.fs.open(inode, Access::Read)? {
+            Opening::Ready(handle) => Ok(handle),
+            Opening::Wait(handle) => self.runtime.block_on(handle),
+        }
+    }
+
+    fn read(&self, file: usize, offset: u64, size: u32) {
+        if self.open.is_empty() {
+            return;
+        }
+        let (inode, handle, value) = &self.open[file % self.open.len()];
+        let slice = self.fs.read(*inode, *handle, offset, size).expect("an open file");
+        let expected: Vec<u8> = value.iter().skip(offset as usize).take(size as usize).copied().collect();
+        assert_eq!(slice.expose_secret(), expected);
+    }
+
+    fn lookup(&self, place: Place) {
+        let found = self.inode(place).map(|inode| self.fs.attributes(inode).expect("it was found"));
+        let expected = self.shown.get(&place);
+        assert_eq!(found.map(|a| (a.size, a.uid)), expected.map(|t| (t.size.into(), t.ownership.uid)));
+    }
+
+    fn list(&self, service: usize) {
+        let shown = self.shown.keys().filter(|(of, _)| *of == service);
+        let expected: BTreeSet<&str> = shown.map(|(_, target)| TARGETS[*target]).collect();
+        let mut listed = BTreeSet::new();
+        if let Ok(directory) = self.fs.lookup(Inode::ROOT, SERVICES[service]) {
+            let each = |_, place: u64, _, name: &str| {
+                assert!(place <= 2 || listed.insert(name.to_owned()), "{name} is listed twice");
+                Full::No
+            };
+            self.fs.list(directory.inode, 0, each).expect("a directory");
+        }
+        assert_eq!(listed.iter().map(String::as_str).collect::<BTreeSet<_>>(), expected);
+    }
+
+    /// What must hold after every step.
+    fn check(&mut self) {
+        self.kernel.check(&self.fs);
+        self.kernel.learn(&self.fs);
+        for place in self.shown.keys() {
+            let inode = self.inode(*place).expect("what the manifest shows is there");
+            assert_eq!(*self.inodes.entry(*place).or_insert(inode), inode, "a number has changed");
+        }
+        for (inode, handle, _) in &self.open {
+            let current = self.inodes.iter().find(|(_, known)| *known == inode).map(|(place, _)| place);
+            let shown = current.and_then(|place| self.shown.get(place));
+            let is_current = shown.is_some_and(|target| Handle::of(target.version_id) == *handle);
+            assert_eq!(self.fs.poll(*inode, *handle) == Readiness::Current, is_current);
+        }
+        assert_eq!(self.source.asked().len(), self.asked, "fetches");
+        assert_eq!(self.cache.status().entries, self.cached.len(), "cached values");
+    }
+
+    fn close_all(&mut self) {
+        for (inode, handle, _) in self.open.drain(..) {
+            self.fs.release(inode, handle);
+        }
+        assert_eq!(self.fs.pinned(), 0);
+    }
+}
+
+/// Each version has its own bytes; lengths are few, so that a rotation often keeps the size.
+fn value(version: VersionId) -> Vec<u8> {
+    let number = version.as_u64();
+    (0..1 + number % 3 * 20).map(|i| (number * 31 + i) as u8).collect()
+}

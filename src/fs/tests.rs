@@ -1,0 +1,246 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use secretfs_wire::manifest::Manifest;
+use secretfs_wire::{NodeId, VersionId};
+use tokio::runtime::Handle as Runtime;
+
+use super::test_manifest::{manifest, target};
+use super::test_source::TestSource;
+use super::*;
+use crate::cache::ValueCache;
+use crate::source::SourceError;
+
+const NEVER: Duration = Duration::from_secs(600);
+
+struct Rig {
+    fs: Arc<FileSystem>,
+    source: Arc<TestSource>,
+    cache: Arc<ValueCache>,
+}
+
+impl Rig {
+    fn new(max_stale: Duration, deadline: Duration) -> Self {
+        let source = TestSource::new();
+        let cache = Arc::new(ValueCache::new(source.clone(), 1 << 20, Runtime::current()));
+        let freshness = Arc::new(Freshness::new(max_stale));
+        let key = InodeKey::for_node(NodeId::from_u64(1).expect("an id"));
+        let layout = Layout::OneService("web".parse().expect("a name"));
+        Self { fs: FileSystem::new(cache.clone(), freshness, key, layout, deadline), source, cache }
+    }
+
+    /// A rig with one target, `db`.
+    fn with(version: u64, value: &[u8]) -> Self {
+        let rig = Self::new(NEVER, NEVER);
+        rig.publish(version, value);
+        rig
+    }
+
+    fn publish(&self, version: u64, value: &[u8]) {
+        self.source.put(id(version), Ok(value));
+        self.fs.update(&db(version, value.len()));
+    }
+
+    fn inode(&self) -> Inode {
+        self.fs.lookup(Inode::ROOT, "db").expect("the target").inode
+    }
+
+    fn open(&self) -> Result<Opening, FsError> {
+        self.fs.open(self.inode(), Access::Read)
+    }
+
+    async fn opened(&self) -> Result<Handle, FsError> {
+        match self.open()? {
+            Opening::Ready(handle) => Ok(handle),
+            Opening::Wait(handle) => handle.await,
+        }
+    }
+
+    fn read(&self, handle: Handle) -> Vec<u8> {
+        self.fs.read(self.inode(), handle, 0, 100).expect("a read").expose_secret().to_vec()
+    }
+}
+
+fn db(version: u64, size: usize) -> Arc<Manifest> {
+    Arc::new(manifest([("web", "db", target(version, size as u32))]))
+}
+
+fn id(version: u64) -> VersionId {
+    VersionId::from_u64(version).expect("an id")
+}
+
+#[tokio::test]
+async fn before_the_first_manifest_nothing_is_there() {
+    let rig = Rig::new(NEVER, NEVER);
+    assert_eq!(rig.fs.lookup(Inode::ROOT, "db").expect_err("nothing"), FsError::NotFound);
+    assert_eq!(rig.fs.attributes(Inode::ROOT).expect("the root").kind, Kind::Directory);
+}
+
+#[tokio::test]
+async fn only_reading_is_opened_and_only_files_are() {
+    let rig = Rig::with(1, b"value");
+    assert_eq!(rig.fs.open(rig.inode(), Access::Write).err(), Some(FsError::ReadOnly));
+    assert_eq!(rig.fs.open(Inode::ROOT, Access::Read).err(), Some(FsError::IsADirectory));
+    assert_eq!(rig.fs.open(Inode::from_u64(99), Access::Read).err(), Some(FsError::NotFound));
+}
+
+#[tokio::test]
+async fn an_open_that_the_manager_is_ahead_of_waits_for_the_next_manifest() {
+    let rig = Rig::with(1, b"old");
+    rig.source.put(id(1), Err(SourceError::Superseded));
+    let Ok(Opening::Wait(mut opening)) = rig.open() else { panic!("nothing is cached") };
+    tokio::select! {
+        biased;
+        _ = &mut opening => panic!("there is nothing to open yet"),
+        () = rig.source.wait_for_asked(1) => {}
+    }
+    rig.publish(2, b"newer");
+    let handle = opening.await.expect("the new version");
+    assert_eq!(rig.read(handle), b"newer");
+    assert_eq!(handle, Handle::of(id(2)));
+    assert_eq!(rig.source.asked().len(), 2);
+}
+
+#[tokio::test]
+async fn an_open_never_brings_what_was_revoked_while_it_waited() {
+    let rig = Rig::with(1, b"value");
+    rig.source.shut_gate();
+    let Ok(Opening::Wait(mut opening)) = rig.open() else { panic!("nothing is cached") };
+    assert!((&mut opening).now_or_never().is_none());
+    rig.fs.update(&Arc::default());
+    rig.source.open_gate();
+    assert_eq!(opening.await, Err(FsError::NotFound));
+    assert_eq!(rig.fs.pinned(), 0);
+    assert_eq!(rig.fs.trouble(), None, "a revocation is no trouble");
+}
+
+#[tokio::test]
+async fn an_open_brings_what_is_current_when_it_ends() {
+    let rig = Rig::with(1, b"old");
+    rig.source.shut_gate();
+    let Ok(Opening::Wait(mut opening)) = rig.open() else { panic!("nothing is cached") };
+    assert!((&mut opening).now_or_never().is_none());
+    rig.publish(2, b"newer");
+    rig.source.open_gate();
+    let handle = opening.await.expect("the new version");
+    assert_eq!(rig.read(handle), b"newer");
+}
+
+#[tokio::test]
+async fn the_reason_why_opens_fail_is_kept_until_one_succeeds() {
+    let rig = Rig::with(1, b"value");
+    rig.source.put(id(1), Err(SourceError::Refused));
+    assert_eq!(rig.opened().await, Err(FsError::Denied(SourceError::Refused)));
+    let trouble = rig.fs.trouble().expect("a reason");
+    assert_eq!((trouble.inode, trouble.error), (rig.inode(), FsError::Denied(SourceError::Refused)));
+    rig.source.put(id(1), Ok(b"value"));
+    rig.opened().await.expect("a handle");
+    assert_eq!(rig.fs.trouble(), None);
+}
+
+#[tokio::test]
+async fn no_open_outlasts_its_deadline() {
+    let rig = Rig::new(NEVER, Duration::from_millis(20));
+    rig.publish(1, b"value");
+    rig.source.shut_gate();
+    assert_eq!(rig.opened().await, Err(FsError::TimedOut));
+    // Nor does one for which the manager keeps saying that there is something newer.
+    rig.source.open_gate();
+    rig.source.put(id(2), Err(SourceError::Superseded));
+    rig.fs.update(&db(2, 5));
+    assert_eq!(rig.opened().await, Err(FsError::TimedOut));
+    assert_eq!(rig.fs.pinned(), 0);
+}
+
+#[tokio::test]
+async fn after_max_stale_nothing_more_is_opened_and_open_files_stay() {
+    let rig = Rig::new(Duration::ZERO, NEVER);
+    rig.publish(1, b"value");
+    rig.fs.freshness.connected();
+    let handle = rig.opened().await.expect("a handle");
+    rig.fs.freshness.disconnected();
+    assert_eq!(rig.opened().await, Err(FsError::Stale));
+    assert_eq!(rig.fs.trouble().expect("a reason").error, FsError::Stale);
+    assert_eq!(rig.read(handle), b"value");
+    rig.fs.freshness.connected();
+    assert!(matches!(rig.open(), Ok(Opening::Ready(_))));
+    assert_eq!(rig.fs.trouble(), None);
+}
+
+#[tokio::test]
+async fn a_handle_of_a_former_process_reads_while_its_version_is_cached() {
+    let rig = Rig::with(1, b"value");
+    let handle = rig.opened().await.expect("a handle");
+    rig.fs.release(rig.inode(), handle);
+    let same = Handle::from_u64(handle.as_u64());
+    assert_eq!(rig.read(same), b"value");
+    rig.publish(2, b"newer");
+    let lost = rig.fs.read(rig.inode(), same, 0, 100).err();
+    assert_eq!(lost, Some(FsError::HandleLost));
+    assert_eq!(rig.fs.read(rig.inode(), Handle::from_u64(0), 0, 100).err(), Some(FsError::HandleLost));
+}
+
+#[tokio::test]
+async fn reads_stop_at_the_end_whatever_is_asked() {
+    let rig = Rig::with(1, b"value");
+    let handle = rig.opened().await.expect("a handle");
+    let read = |offset, size| {
+        rig.fs.read(rig.inode(), handle, offset, size).expect("a read").expose_secret().to_vec()
+    };
+    assert_eq!(read(0, 2), b"va");
+    assert_eq!(read(3, u32::MAX), b"ue");
+    assert_eq!(read(5, 1), b"");
+    assert_eq!(read(u64::MAX, u32::MAX), b"");
+    assert_eq!(read(0, 0), b"");
+}
+
+#[tokio::test]
+async fn a_listing_has_the_dots_first_and_stops_when_it_is_full() {
+    let rig = Rig::with(1, b"value");
+    let list = |from, room: usize| {
+        let mut listed = Vec::new();
+        let each = |_, place, _, name: &str| {
+            if listed.len() == room {
+                return Full::Yes;
+            }
+            listed.push((place, name.to_owned()));
+            Full::No
+        };
+        rig.fs.list(Inode::ROOT, from, each).expect("a listing");
+        listed
+    };
+    let all = list(0, 10);
+    assert_eq!(all.iter().map(|(_, name)| name.as_str()).collect::<Vec<_>>(), [".", "..", "db"]);
+    let mut piecewise = Vec::new();
+    while let Some(next) = list(piecewise.last().map_or(0, |(place, _)| *place), 1).pop() {
+        piecewise.push(next);
+    }
+    assert_eq!(piecewise, all);
+    assert_eq!(rig.fs.list(rig.inode(), 0, |_, _, _, _| Full::No).err(), Some(FsError::NotADirectory));
+}
+
+/// Nothing that can be printed shows a value.
+#[tokio::test]
+async fn no_error_and_no_value_shows_cleartext() {
+    const CANARY: &[u8] = b"canary-7f3a";
+    let rig = Rig::with(1, CANARY);
+    let handle = rig.opened().await.expect("a handle");
+    let slice = rig.fs.read(rig.inode(), handle, 0, 100).expect("a read");
+    assert_eq!(slice.expose_secret(), CANARY);
+    // A value that does not fit its manifest.
+    rig.source.put(id(2), Ok(CANARY));
+    rig.fs.update(&db(2, 3));
+    let inconsistent = rig.opened().await.expect_err("another size");
+    assert!(matches!(inconsistent, FsError::Inconsistent(_)));
+    let lost = rig.fs.read(rig.inode(), Handle::from_u64(9), 0, 1).expect_err("no such handle");
+    let shown = format!(
+        "{slice:?} {handle:?} {inconsistent:?} {inconsistent} {lost:?} {:?} {:?} {:?} {:?}",
+        rig.fs.handles,
+        rig.fs.trouble(),
+        rig.cache.status(),
+        rig.source.asked(),
+    );
+    let bytes = format!("{CANARY:?}");
+    assert!(!shown.contains("canary") && !shown.contains(bytes.trim_matches(['[', ']'])), "{shown}");
+}

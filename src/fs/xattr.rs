@@ -1,0 +1,32 @@
+//! Extended attributes: what a program may ask about the version it would read.
+
+use super::error::FsError;
+use super::freshness::Freshness;
+use super::tree::Node;
+
+/// The number of the current version.
+const VERSION: &str = "user.secretfs.version";
+/// Since when the version is last known good rather than current; absent while it is current.
+const STALE_SINCE: &str = "user.secretfs.stale_since";
+
+pub(super) fn get(node: &Node, freshness: &Freshness, name: &[u8]) -> Result<String, FsError> {
+    let Node::File(file) = node else { return Err(FsError::NoAttribute) };
+    if name == VERSION.as_bytes() {
+        return Ok(file.request.details.version.to_string());
+    }
+    if name == STALE_SINCE.as_bytes() {
+        // RFC 3339, to the second: nobody knows better when a silence began.
+        return freshness.stale_since().map(|since| format!("{since:.0}")).ok_or(FsError::NoAttribute);
+    }
+    Err(FsError::NoAttribute)
+}
+
+/// The names, each ended by a zero byte, as the system call has them.
+pub(super) fn list(node: &Node, freshness: &Freshness) -> Vec<u8> {
+    let names: &[&str] = match (node, freshness.stale_since()) {
+        (Node::Directory(_), _) => &[],
+        (Node::File(_), None) => &[VERSION],
+        (Node::File(_), Some(_)) => &[VERSION, STALE_SINCE],
+    };
+    names.iter().flat_map(|name| [name.as_bytes(), b"\0"]).flatten().copied().collect()
+}

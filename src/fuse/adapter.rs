@@ -1,0 +1,265 @@
+//! From FUSE requests to the file system and back.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use fuser::{
+    BsdFileFlags, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo,
+    InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenAccMode, OpenFlags, PollEvents, PollFlags,
+    PollNotifier, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry,
+    ReplyIoctl, ReplyOpen, ReplyPoll, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+};
+use tokio::runtime::Handle as Runtime;
+
+use super::pollers::Pollers;
+use crate::fs::{Access, Attributes, FileSystem, FsError, Full, Handle, Inode, Kind, Opening, Readiness};
+
+/// How long the kernel may remember names and attributes: it is told of every change.
+const TTL: Duration = Duration::from_secs(60 * 60);
+
+/// The largest write that the kernel may send, and the smallest that it agrees to. Nobody may
+/// write, and small requests keep the read buffer small, which a worker locks in memory.
+const MAX_WRITE: u32 = 4096;
+
+/// Numbers are never used for another file, so every inode is of the first generation.
+const GENERATION: Generation = Generation(0);
+
+pub(super) struct Adapter {
+    pub(super) fs: Arc<FileSystem>,
+    /// Where opens wait for values.
+    pub(super) runtime: Runtime,
+    pub(super) pollers: Arc<Pollers>,
+}
+
+/// Operations that would change something. The superblock is read-only and the kernel refuses them
+/// before they get here; this is for the day when somebody remounts it.
+macro_rules! read_only {
+    ($(fn $name:ident($($type:ty),*) -> $reply:ty;)*) => {$(
+        fn $name(&self, _: &Request, $(_: $type,)* reply: $reply) {
+            reply.error(errno(&FsError::ReadOnly));
+        }
+    )*};
+}
+
+impl Filesystem for Adapter {
+    fn init(&mut self, _: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
+        // Both only widen what the kernel does at once; an old kernel that knows neither is fine.
+        for wish in [InitFlags::FUSE_PARALLEL_DIROPS, InitFlags::FUSE_ASYNC_DIO] {
+            config.add_capabilities(wish).ok();
+        }
+        config.set_max_write(MAX_WRITE).map(drop).map_err(|nearest| {
+            std::io::Error::other(format!("the FUSE library writes {nearest} bytes at the least"))
+        })
+    }
+
+    fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        // What is not UTF-8 is no name, so it is not there. An absent name is not remembered by the
+        // kernel: when it appears nobody has to be told.
+        let found = match name.to_str() {
+            Some(name) => self.fs.lookup(inode(parent), name),
+            None => Err(FsError::NotFound),
+        };
+        match found {
+            Ok(attributes) => reply.entry(&TTL, &file_attr(&attributes), GENERATION),
+            Err(error) => reply.error(errno(&error)),
+        }
+    }
+
+    fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
+        match self.fs.attributes(inode(ino)) {
+            Ok(attributes) => reply.attr(&TTL, &file_attr(&attributes)),
+            Err(error) => reply.error(errno(&error)),
+        }
+    }
+
+    fn open(&self, _: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        let access = match flags.acc_mode() {
+            OpenAccMode::O_RDONLY => Access::Read,
+            OpenAccMode::O_WRONLY | OpenAccMode::O_RDWR => Access::Write,
+        };
+        match self.fs.open(inode(ino), access) {
+            Ok(Opening::Ready(handle)) => answer_open(Ok(handle), reply),
+            // The reply waits in a task, so that this thread goes on with other requests.
+            Ok(Opening::Wait(handle)) => {
+                self.runtime.spawn(async move { answer_open(handle.await, reply) });
+            }
+            Err(error) => answer_open(Err(error), reply),
+        }
+    }
+
+    fn read(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        size: u32,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        match self.fs.read(inode(ino), Handle::from_u64(handle.0), offset, size) {
+            Ok(slice) => reply.data(slice.expose_secret()),
+            Err(error) => reply.error(errno(&error)),
+        }
+    }
+
+    /// Answered once and for all with "not implemented": the kernel then closes files without asking.
+    /// Otherwise every close would wait for an answer, also while no worker runs.
+    fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn release(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        handle: FileHandle,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        _: bool,
+        reply: ReplyEmpty,
+    ) {
+        self.fs.release(inode(ino), Handle::from_u64(handle.0));
+        reply.ok();
+    }
+
+    // No state for an open directory: a place in a listing means the same in every tree.
+    fn readdir(&self, _: &Request, ino: INodeNo, _: FileHandle, place: u64, mut reply: ReplyDirectory) {
+        let listed = self.fs.list(inode(ino), place, |inode, place, kind, name| {
+            match reply.add(INodeNo(inode.as_u64()), place, file_type(kind), name) {
+                true => Full::Yes,
+                false => Full::No,
+            }
+        });
+        match listed {
+            Ok(()) => reply.ok(),
+            Err(error) => reply.error(errno(&error)),
+        }
+    }
+
+    fn getxattr(&self, _: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        let value = self.fs.xattr(inode(ino), name.as_bytes());
+        answer_xattr(value.as_ref().map(String::as_bytes), size, reply);
+    }
+
+    fn listxattr(&self, _: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        let names = self.fs.xattrs(inode(ino));
+        answer_xattr(names.as_ref().map(Vec::as_slice), size, reply);
+    }
+
+    /// As files in /sys do it: always readable, and PRI and ERR once the file is worth opening again.
+    fn poll(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        handle: FileHandle,
+        poller: PollNotifier,
+        _: PollEvents,
+        flags: PollFlags,
+        reply: ReplyPoll,
+    ) {
+        // Before the look at the version: a change after it finds the poller on the list.
+        if flags.contains(PollFlags::FUSE_POLL_SCHEDULE_NOTIFY) {
+            self.pollers.add(inode(ino), poller);
+        }
+        let readable = PollEvents::POLLIN | PollEvents::POLLRDNORM;
+        reply.poll(match self.fs.poll(inode(ino), Handle::from_u64(handle.0)) {
+            Readiness::Current => readable,
+            Readiness::Changed => readable | PollEvents::POLLPRI | PollEvents::POLLERR,
+        });
+    }
+
+    /// Many programs ask every file whether it is a terminal.
+    fn ioctl(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: FileHandle,
+        _: IoctlFlags,
+        _: u32,
+        _: &[u8],
+        _: u32,
+        reply: ReplyIoctl,
+    ) {
+        reply.error(Errno::ENOTTY);
+    }
+
+    read_only! {
+        fn setattr(
+            INodeNo, Option<u32>, Option<u32>, Option<u32>, Option<u64>, Option<TimeOrNow>, Option<TimeOrNow>,
+            Option<SystemTime>, Option<FileHandle>, Option<SystemTime>, Option<SystemTime>,
+            Option<SystemTime>, Option<BsdFileFlags>
+        ) -> ReplyAttr;
+        fn mknod(INodeNo, &OsStr, u32, u32, u32) -> ReplyEntry;
+        fn mkdir(INodeNo, &OsStr, u32, u32) -> ReplyEntry;
+        fn unlink(INodeNo, &OsStr) -> ReplyEmpty;
+        fn rmdir(INodeNo, &OsStr) -> ReplyEmpty;
+        fn symlink(INodeNo, &OsStr, &Path) -> ReplyEntry;
+        fn rename(INodeNo, &OsStr, INodeNo, &OsStr, RenameFlags) -> ReplyEmpty;
+        fn link(INodeNo, INodeNo, &OsStr) -> ReplyEntry;
+        fn create(INodeNo, &OsStr, u32, u32, i32) -> ReplyCreate;
+        fn write(INodeNo, FileHandle, u64, &[u8], WriteFlags, OpenFlags, Option<LockOwner>) -> ReplyWrite;
+        fn fallocate(INodeNo, FileHandle, u64, u64, i32) -> ReplyEmpty;
+        fn setxattr(INodeNo, &OsStr, &[u8], i32, u32) -> ReplyEmpty;
+        fn removexattr(INodeNo, &OsStr) -> ReplyEmpty;
+    }
+}
+
+/// DIRECT_IO: every read asks for the bytes of its own handle. The page cache would have one content
+/// for all handles of an inode, and so would mix two versions.
+fn answer_open(opened: Result<Handle, FsError>, reply: ReplyOpen) {
+    match opened {
+        Ok(handle) => reply.opened(FileHandle(handle.as_u64()), FopenFlags::FOPEN_DIRECT_IO),
+        Err(error) => reply.error(errno(&error)),
+    }
+}
+
+/// Asked with size 0, the kernel wants to know the size.
+fn answer_xattr(value: Result<&[u8], &FsError>, size: u32, reply: ReplyXattr) {
+    match value {
+        Ok(value) if size == 0 => reply.size(u32::try_from(value.len()).unwrap_or(u32::MAX)),
+        Ok(value) if value.len() > size as usize => reply.error(Errno::ERANGE),
+        Ok(value) => reply.data(value),
+        Err(error) => reply.error(errno(error)),
+    }
+}
+
+fn file_attr(attributes: &Attributes) -> FileAttr {
+    let modified = attributes.modified.into();
+    FileAttr {
+        ino: INodeNo(attributes.inode.as_u64()),
+        size: attributes.size,
+        blocks: attributes.size.div_ceil(512),
+        atime: modified,
+        mtime: modified,
+        ctime: modified,
+        crtime: modified,
+        kind: file_type(attributes.kind),
+        perm: attributes.mode,
+        nlink: attributes.links,
+        uid: attributes.uid,
+        gid: attributes.gid,
+        rdev: 0,
+        blksize: 4096,
+        flags: 0,
+    }
+}
+
+const fn file_type(kind: Kind) -> FileType {
+    match kind {
+        Kind::Directory => FileType::Directory,
+        Kind::File => FileType::RegularFile,
+    }
+}
+
+const fn inode(ino: INodeNo) -> Inode {
+    Inode::from_u64(ino.0)
+}
+
+fn errno(error: &FsError) -> Errno {
+    Errno::from_i32(error.errno().raw_os_error())
+}

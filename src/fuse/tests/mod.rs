@@ -1,0 +1,106 @@
+//! Real mounts in the kernel, in a directory of their own each. They need /dev/fuse and root.
+
+mod content;
+mod lifecycle;
+mod rotation;
+mod waiting;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use secretfs_wire::{NodeId, VersionId};
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+
+use super::mount_table::Mounted;
+use super::{Audience, Mount};
+use crate::cache::ValueCache;
+use crate::fs::test_manifest::{manifest, target};
+use crate::fs::test_source::TestSource;
+use crate::fs::{FileSystem, Freshness, InodeKey, Layout};
+
+/// Longer than any test takes, for those that do not wait for it.
+const NEVER: Duration = Duration::from_secs(600);
+
+/// A mount of everything, its source and all between.
+struct Rig {
+    // First: unmounted before what serves it goes.
+    mount: Mount,
+    fs: Arc<FileSystem>,
+    cache: Arc<ValueCache>,
+    freshness: Arc<Freshness>,
+    source: Arc<TestSource>,
+    scratch: TempDir,
+    runtime: Runtime,
+}
+
+/// Service, target, version and value.
+type Row<'a> = (&'a str, &'a str, u64, &'a [u8]);
+
+impl Rig {
+    fn new(rows: &[Row<'_>]) -> Self {
+        Self::with_deadline(NEVER, rows)
+    }
+
+    fn with_deadline(deadline: Duration, rows: &[Row<'_>]) -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        let source = TestSource::new();
+        let cache = Arc::new(ValueCache::new(source.clone(), 1 << 20, runtime.handle().clone()));
+        let freshness = Arc::new(Freshness::new(NEVER));
+        freshness.connected();
+        let fs = FileSystem::new(cache.clone(), freshness.clone(), key(), Layout::AllServices, deadline);
+        let scratch = tempfile::tempdir().expect("a directory");
+        let point = scratch.path().join("secrets");
+        std::fs::create_dir(&point).expect("a directory");
+        let mount = Mount::new(&point, fs.clone(), Audience::Everyone, runtime.handle()).expect("a mount");
+        let rig = Self { mount, fs, cache, freshness, source, scratch, runtime };
+        rig.publish(rows);
+        rig
+    }
+
+    /// Gives the node another manifest, and the source its values.
+    fn publish(&self, rows: &[Row<'_>]) {
+        for (_, _, version, value) in rows {
+            self.source.put(VersionId::from_u64(*version).expect("an id"), Ok(value));
+        }
+        let targets = rows
+            .iter()
+            .map(|(service, name, version, value)| (*service, *name, target(*version, value.len() as u32)));
+        self.mount.apply(self.fs.update(&Arc::new(manifest(targets))));
+    }
+
+    fn path(&self, below: &str) -> PathBuf {
+        self.mount.path().join(below)
+    }
+
+    fn read(&self, below: &str) -> Vec<u8> {
+        std::fs::read(self.path(below)).expect(below)
+    }
+
+    fn wait_for_asked(&self, count: usize) {
+        self.runtime.block_on(self.source.wait_for_asked(count));
+    }
+}
+
+fn key() -> InodeKey {
+    InodeKey::for_node(NodeId::from_u64(1).expect("an id"))
+}
+
+fn is_mounted(path: &Path) -> bool {
+    Mounted::at(path).expect("the mount table").is_some()
+}
+
+/// Waits for what another thread or the kernel will do in a moment.
+#[track_caller]
+fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !holds() {
+        assert!(Instant::now() < deadline, "never: {what}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}

@@ -1,0 +1,162 @@
+//! Changes reach open files, closed files, watchers and bind mounts as promised.
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::fs::{Mode, OFlags};
+use rustix::mount::UnmountFlags;
+
+use super::{Rig, eventually};
+
+#[test]
+fn an_open_file_stays_as_it_was_and_the_next_open_is_new() {
+    let rig = Rig::new(&[("web", "db", 1, b"the old value")]);
+    let mut old = File::open(rig.path("web/db")).expect("the file");
+    let mut beginning = [0; 4];
+    old.read_exact(&mut beginning).expect("a read");
+    let inode = old.metadata().expect("metadata").ino();
+
+    rig.publish(&[("web", "db", 2, b"NEW")]);
+    assert_eq!(rig.read("web/db"), b"NEW");
+    let mut rest = Vec::new();
+    old.read_to_end(&mut rest).expect("the rest");
+    assert_eq!([&beginning[..], &rest].concat(), b"the old value");
+    eventually("the inode has the new size", || old.metadata().expect("metadata").len() == 3);
+    assert_eq!(old.metadata().expect("metadata").ino(), inode);
+
+    assert_eq!(rig.fs.pinned(), 1);
+    drop(old);
+    eventually("the old value is let go", || rig.fs.pinned() == 0);
+}
+
+#[test]
+fn size_and_time_follow_in_spite_of_the_long_ttl() {
+    let rig = Rig::new(&[("web", "db", 1, b"12345")]);
+    assert_eq!(fs::metadata(rig.path("web/db")).expect("metadata").len(), 5);
+    rig.publish(&[("web", "db", 2, b"1234567")]);
+    eventually("the new size", || fs::metadata(rig.path("web/db")).expect("metadata").len() == 7);
+}
+
+#[test]
+fn what_is_revoked_disappears_and_what_is_granted_appears() {
+    let rig = Rig::new(&[("web", "db", 1, b"value"), ("job", "db", 2, b"value")]);
+    let open = File::open(rig.path("web/db")).expect("the file");
+    assert!(rig.path("job/db").exists());
+    rig.publish(&[("new", "db", 3, b"new value")]);
+    eventually("the targets are gone", || !rig.path("web/db").exists() && !rig.path("job/db").exists());
+    eventually("the services are gone", || !rig.path("web").exists());
+    assert_eq!(rig.read("new/db"), b"new value");
+    let names: Vec<_> =
+        fs::read_dir(rig.path("")).expect("a listing").map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(names, ["new"]);
+    let mut value = [0; 5];
+    open.read_exact_at(&mut value, 0).expect("an open file is read to its end");
+    assert_eq!(&value, b"value");
+}
+
+#[test]
+fn who_holds_a_service_sees_it_come_back() {
+    let rows: &[_] = &[("web", "db", 1, b"value".as_slice())];
+    let rig = Rig::new(rows);
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let held = rustix::fs::open(rig.path("web"), flags, Mode::empty()).expect("the directory");
+    let read = || {
+        let file = rustix::fs::openat(&held, "db", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
+        let mut value = Vec::new();
+        File::from(file).read_to_end(&mut value).ok()?;
+        Some(value)
+    };
+    assert_eq!(read().as_deref(), Some(b"value".as_slice()));
+    rig.publish(&[]);
+    assert!(read().is_none());
+    // The kernel has been told of the directory too.
+    eventually("it is gone", || !rig.path("web").exists());
+    rig.publish(rows);
+    eventually("it is back", || read().as_deref() == Some(b"value"));
+    assert_eq!(rig.read("web/db"), b"value");
+}
+
+/// A bind mount that is gone when the test is.
+struct Bind(PathBuf);
+
+impl Drop for Bind {
+    fn drop(&mut self) {
+        rustix::mount::unmount(&self.0, UnmountFlags::DETACH).ok();
+    }
+}
+
+#[test]
+fn a_bind_mount_of_one_file_follows_rotation_removal_and_return() {
+    let rig = Rig::new(&[("web", "db", 1, b"one")]);
+    let bind = Bind(rig.scratch.path().join("bound"));
+    fs::write(&bind.0, "").expect("a file to mount on");
+    rustix::mount::mount_bind(rig.path("web/db"), &bind.0).expect("a bind mount");
+    assert_eq!(fs::read(&bind.0).expect("version 1"), b"one");
+    rig.publish(&[("web", "db", 2, b"two two")]);
+    assert_eq!(fs::read(&bind.0).expect("version 2"), b"two two");
+    rig.publish(&[]);
+    assert!(fs::read(&bind.0).is_err());
+    eventually("it is gone", || fs::metadata(&bind.0).is_err());
+    rig.publish(&[("web", "db", 3, b"three")]);
+    eventually("it is back", || fs::read(&bind.0).is_ok_and(|value| value == b"three"));
+    eventually("with one link", || fs::metadata(&bind.0).is_ok_and(|m| m.nlink() == 1 && m.len() == 5));
+}
+
+#[test]
+fn poll_wakes_when_the_file_is_worth_opening_again() {
+    let rig = Rig::new(&[("web", "db", 1, b"one")]);
+    let file = File::open(rig.path("web/db")).expect("the file");
+    let poll = |wanted, timeout| {
+        let mut polled = [PollFd::new(&file, wanted)];
+        let timeout = Timespec::try_from(timeout).expect("a time");
+        rustix::event::poll(&mut polled, Some(&timeout)).expect("poll");
+        polled[0].revents()
+    };
+    let change = PollFlags::PRI | PollFlags::ERR;
+    assert_eq!(poll(PollFlags::IN, Duration::ZERO), PollFlags::IN, "always readable");
+    assert_eq!(poll(change, Duration::ZERO), PollFlags::empty());
+    std::thread::scope(|scope| {
+        let patience = Duration::from_secs(10);
+        let began = Instant::now();
+        let waiting = scope.spawn(move || poll(change, patience));
+        eventually("it waits", || rig.mount.polled() == 1);
+        rig.publish(&[("web", "db", 2, b"two")]);
+        assert_eq!(waiting.join().expect("a result"), change);
+        // The system call looks once more when its time is over.
+        assert!(began.elapsed() < patience, "nobody woke it");
+    });
+    let file = File::open(rig.path("web/db")).expect("the file");
+    let mut again = [PollFd::new(&file, change)];
+    assert_eq!(rustix::event::poll(&mut again, Some(&Timespec::default())).expect("poll"), 0);
+}
+
+#[test]
+fn readers_under_rotation_see_whole_versions_in_order() {
+    const VERSIONS: u64 = 200;
+    // As long as its number says, and the same number all over.
+    let value = |version: u64| version.to_be_bytes().repeat(version as usize % 97 + 1);
+    let rig = Rig::new(&[("web", "db", 1, &value(1))]);
+    let path = rig.path("web/db");
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                let mut last = 0;
+                while last < VERSIONS {
+                    let read = fs::read(&path).expect("it is always granted");
+                    let number = u64::from_be_bytes(read[..8].try_into().expect("8 bytes"));
+                    assert_eq!(read, value(number), "torn");
+                    assert!(number >= last, "version {number} after {last}");
+                    last = number;
+                }
+            });
+        }
+        for version in 2..=VERSIONS {
+            rig.publish(&[("web", "db", version, &value(version))]);
+        }
+    });
+    eventually("all are closed", || rig.fs.pinned() == 0);
+}

@@ -1,12 +1,23 @@
 //! secretfs: secrets where programs already look for them.
-// Nothing calls these layers until the node daemon stands above them.
-#[allow(dead_code, unused_imports, reason = "the node daemon will call it")]
+//!
+//! One binary: the node daemon, the operator's command line and, with the feature `manager`, the
+//! manager. A read goes down this list and back:
+//!
+//! - [`fuse`]: the kernel's requests, the only module that names fuser; holds no policy
+//! - [`fs`]: what a request means: names, inodes, open handles, pinned versions
+//! - [`cache`]: values in locked memory, each fetched once
+//! - [`source`]: the seam behind which values come from
+//! - [`node`]: the daemon that joins these, follows the manager and opens envelopes
+//! - [`client`]: the manager over mutual TLS, the only module that names reqwest
+
 mod cache;
-#[allow(dead_code, unused_imports, reason = "the node daemon will call it")]
+mod cli;
+mod client;
 mod fs;
-#[allow(dead_code, unused_imports, reason = "the node daemon will call it")]
 mod fuse;
-#[allow(dead_code, unused_imports, reason = "the node daemon will call it")]
+mod node;
 mod source;
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    cli::main()
+}

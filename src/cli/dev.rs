@@ -1,0 +1,235 @@
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Args;
+use secretfs_server::{Manager, OperatorCredentials};
+use secretfs_wire::api::{Assignment, Attach, CreateEnvironment, CreateToken};
+use secretfs_wire::{EnvironmentName, Labels, NodeName, SecretName, ServiceName};
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use url::Url;
+
+use super::error::Failure;
+use super::{Global, connect, logging, manager, output, shutdown};
+use crate::client::{Credentials, NewValue, OperatorClient};
+use crate::fuse::Audience;
+use crate::node::{self, Daemon, MountConfig, NodeIdentity};
+
+pub(super) const EXAMPLE: &str = "Example:\n  secretfs dev --mount /tmp/secrets";
+
+/// How long the demo's secrets may take to appear.
+const READY: Duration = Duration::from_secs(30);
+const ENVIRONMENT: &str = "dev";
+const SERVICE: &str = "demo";
+const SECRETS: [&str; 2] = ["db_password", "api_key"];
+
+#[derive(Debug, Args)]
+pub(super) struct DevArgs {
+    /// Where to mount [default: /run/secrets if it is absent or empty, else a temporary directory]
+    #[arg(long, value_name = "DIR")]
+    mount: Option<PathBuf>,
+}
+
+pub(super) async fn run(args: DevArgs, global: &Global) -> Result<(), Failure> {
+    // What is printed is the guide; only trouble belongs between its lines.
+    logging::start(global.log_format, if global.log == "info" { "warn" } else { &global.log })?;
+    if let Err(error) = node::harden() {
+        tracing::warn!("{error}");
+    }
+    let shutdown = shutdown::on_signal()?;
+    let files = private_directory()?;
+    let mount = MountPoint::choose(args.mount, files.path())?;
+    let stop_manager = CancellationToken::new();
+    let (url, operator, serving) = start_manager(stop_manager.clone()).await?;
+    let daemon = tokio::select! {
+        daemon = start_node(&url, &operator, &mount, files.path()) => daemon?,
+        () = shutdown.cancelled() => return Ok(()),
+    };
+    output::line(&guide(&mount.path, &files.path().join("config.toml")))?;
+    shutdown.cancelled().await;
+
+    daemon.stop().await;
+    stop_manager.cancel();
+    match serving.await {
+        Ok(outcome) => outcome.map_err(|error| Failure::from_error(&error))?,
+        Err(error) => return Err(Failure::from_error(&error)),
+    }
+    mount.remove();
+    files.close().map_err(|error| Failure::failed(format!("cannot remove the temporary files: {error}")))
+}
+
+type Serving = tokio::task::JoinHandle<Result<(), secretfs_server::RunError>>;
+
+/// A manager in memory, on a free port of this machine.
+async fn start_manager(shutdown: CancellationToken) -> Result<(Url, OperatorCredentials, Serving), Failure> {
+    let listener = TcpListener::bind("127.0.0.1:0")
+        .await
+        .map_err(|error| Failure::failed(format!("cannot listen on 127.0.0.1: {error}")))?;
+    let address = listener.local_addr().map_err(|error| Failure::from_error(&error))?;
+    let url = format!("https://{address}");
+    let raw = secretfs_server::RawConfig { url: Some(url.clone()), ..Default::default() };
+    let config = raw.check().map_err(|error| Failure::from_error(&error))?;
+    let (manager, operator) =
+        Manager::in_memory(&config).await.map_err(|error| Failure::from_error(&error))?;
+    let url = url.parse().map_err(|error: url::ParseError| Failure::from_error(&error))?;
+    Ok((url, operator, tokio::spawn(secretfs_server::run(manager, listener, shutdown))))
+}
+
+/// The demo, set up through the same calls that an operator makes, and a node that joins with a
+/// token as every other does.
+async fn start_node(
+    url: &Url,
+    operator: &OperatorCredentials,
+    mount: &MountPoint,
+    files: &Path,
+) -> Result<Daemon, Failure> {
+    let socket = files.join("node.sock");
+    manager::write_operator(files, &connect::show(url), Some(ENVIRONMENT), operator)?;
+    append_node_section(files, &socket)?;
+    let credentials = Credentials {
+        certificate: operator.certificate.clone(),
+        key: operator.key.clone(),
+        ca: operator.ca.clone(),
+    };
+    let client = OperatorClient::new(url.clone(), &credentials)?;
+    let identity = set_up(&client, url).await?;
+    let raw = node::RawConfig {
+        socket: Some(socket),
+        mounts: vec![MountConfig { path: mount.path.clone(), service: None }],
+        ..Default::default()
+    };
+    let mut config = raw.check().map_err(|error| Failure::from_error(&error))?;
+    if !rustix::process::geteuid().is_root() {
+        // Without root the mount is its user's alone, which needs no line in /etc/fuse.conf.
+        config.audience = Audience::OnlyMe;
+    }
+    let daemon = Daemon::start(identity, None, config).await.map_err(|error| Failure::from_error(&error))?;
+    tokio::time::timeout(READY, daemon.first_manifest())
+        .await
+        .map_err(|_| Failure::failed("the demo's secrets did not appear in time"))?;
+    Ok(daemon)
+}
+
+async fn set_up(client: &OperatorClient, url: &Url) -> Result<NodeIdentity, Failure> {
+    let environment: EnvironmentName = parse(ENVIRONMENT)?;
+    let service: ServiceName = parse(SERVICE)?;
+    let name: NodeName = parse("dev")?;
+    client.create_environment(&CreateEnvironment { name: environment.clone(), key_name: None }).await?;
+    let calls = client.environment(&environment);
+    calls.create_service(&service).await?;
+    for secret in SECRETS {
+        let secret: SecretName = parse(secret)?;
+        calls.create_secret(&secret, &Labels::default(), NewValue::Generated(32)).await?;
+        let attach = Attach { secret, target: None, ownership: Default::default() };
+        calls.attach(&service, &attach).await?;
+    }
+    calls.assign(&service, &Assignment::Node(name.clone())).await?;
+    let request = CreateToken { ttl_seconds: 60, approval: false, labels: Labels::default() };
+    let token = parse(&calls.create_token(&request).await?.token)?;
+    let options = node::JoinOptions { manager: url.clone(), token, name };
+    let (identity, _) = node::join(options).await.map_err(|error| Failure::from_error(&error))?;
+    Ok(identity)
+}
+
+fn parse<T: std::str::FromStr<Err: std::error::Error + 'static>>(text: &str) -> Result<T, Failure> {
+    text.parse().map_err(|error: T::Err| Failure::from_error(&error))
+}
+
+/// The operator's and the node's files, for this run only: on a tmpfs where there is one.
+fn private_directory() -> Result<TempDir, Failure> {
+    let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+    let bases = [Some(PathBuf::from("/run")), runtime, Some(std::env::temp_dir())];
+    let mut failure = None;
+    for base in bases.into_iter().flatten() {
+        match tempfile::Builder::new().prefix("secretfs-dev-").tempdir_in(base) {
+            Ok(directory) => return Ok(directory),
+            Err(error) => failure = Some(error),
+        }
+    }
+    Err(Failure::failed(format!(
+        "cannot create a temporary directory: {}",
+        failure.map(|error| error.to_string()).unwrap_or_default()
+    )))
+}
+
+fn append_node_section(files: &Path, socket: &Path) -> Result<(), Failure> {
+    let path = files.join("config.toml");
+    let node = format!("\n[node]\nsocket = {:?}\n", socket.display().to_string());
+    std::fs::read_to_string(&path)
+        .and_then(|text| node::files::write_private(&path, (text + &node).as_bytes()))
+        .map_err(|error| Failure::failed(format!("cannot write {}: {error}", path.display())))
+}
+
+/// The mount point, and whether it was made for this run.
+struct MountPoint {
+    path: PathBuf,
+    made: bool,
+}
+
+impl MountPoint {
+    fn choose(given: Option<PathBuf>, files: &Path) -> Result<Self, Failure> {
+        if let Some(path) = given {
+            return Self::make(&path)
+                .map_err(|error| Failure::failed(format!("cannot create {}: {error}", path.display())));
+        }
+        let usual = Path::new("/run/secrets");
+        let free = match std::fs::read_dir(usual) {
+            Ok(mut entries) => entries.next().is_none(),
+            Err(error) => error.kind() == std::io::ErrorKind::NotFound,
+        };
+        match free.then(|| Self::make(usual)) {
+            Some(Ok(mount)) => Ok(mount),
+            // Not root, or in use: beside the other temporary files.
+            _ => Self::make(&files.join("secrets")).map_err(|error| Failure::from_error(&error)),
+        }
+    }
+
+    fn make(path: &Path) -> std::io::Result<Self> {
+        let made = match std::fs::create_dir(path) {
+            Ok(()) => true,
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => false,
+            Err(error) => return Err(error),
+        };
+        Ok(Self { path: path.canonicalize()?, made })
+    }
+
+    fn remove(&self) {
+        if self.made {
+            let _ = std::fs::remove_dir(&self.path);
+        }
+    }
+}
+
+fn guide(mount: &Path, config: &Path) -> String {
+    let (mount, config, program) = (mount.display(), config.display(), program());
+    format!(
+        "secretfs {version}: manager, node and mount in this process. Nothing is kept.\n\n\
+         Mounted at {mount}. Read a secret:\n\n    \
+         cat {mount}/demo/db_password\n    \
+         cat {mount}/demo/api_key\n\n\
+         In another shell:\n\n    \
+         export SECRETFS_CONFIG={config}\n    \
+         {program} secret ls\n    \
+         {program} secret rotate db_password --generate\n    \
+         cat {mount}/demo/db_password\n    \
+         {program} node status\n    \
+         docker run --rm -v {mount}/demo:/run/secrets:ro busybox cat /run/secrets/db_password\n\n\
+         Ctrl-C ends it and leaves nothing.",
+        version = env!("CARGO_PKG_VERSION"),
+    )
+}
+
+/// How this program is called: by its name if the shell finds it so, else by its path.
+fn program() -> String {
+    let path = std::env::current_exe().ok();
+    let found = std::env::var_os("PATH").and_then(|paths| {
+        std::env::split_paths(&paths).map(|directory| directory.join("secretfs")).find(|path| path.exists())
+    });
+    match path {
+        Some(path) if found.and_then(|found| found.canonicalize().ok()).as_ref() != Some(&path) => {
+            path.display().to_string()
+        }
+        _ => "secretfs".to_owned(),
+    }
+}

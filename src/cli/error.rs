@@ -1,0 +1,103 @@
+//! How a command fails: one line on stderr that says what was wrong and what to do next, and an
+//! exit code for scripts.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use secretfs_wire::api::ErrorCode;
+
+use super::output;
+use crate::client::ClientError;
+
+/// The exit codes of the command line contract.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Exit {
+    Failed = 1,
+    Usage = 2,
+    NotFound = 3,
+    Denied = 4,
+    Unreachable = 5,
+}
+
+/// A command that failed.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    exit: Exit,
+    message: String,
+}
+
+impl Failure {
+    /// It was tried and did not work.
+    pub(super) fn failed(message: impl Into<String>) -> Self {
+        Self { exit: Exit::Failed, message: message.into() }
+    }
+
+    /// It was asked for in a way that cannot be done.
+    pub(super) fn usage(message: impl Into<String>) -> Self {
+        Self { exit: Exit::Usage, message: message.into() }
+    }
+
+    /// Nobody answers.
+    pub(super) fn unreachable(message: impl Into<String>) -> Self {
+        Self { exit: Exit::Unreachable, message: message.into() }
+    }
+
+    /// It did not work, with every cause that the error names.
+    pub(super) fn from_error(error: &dyn std::error::Error) -> Self {
+        let mut message = error.to_string();
+        let mut source = error.source();
+        while let Some(cause) = source {
+            // Infallible: a String takes everything.
+            let _ = write!(message, ": {cause}");
+            source = cause.source();
+        }
+        Self::failed(message)
+    }
+
+    /// Adds what to do next.
+    pub(super) fn hint(mut self, hint: &str) -> Self {
+        let _ = write!(self.message, "; {hint}");
+        self
+    }
+
+    /// Writes the line and gives the exit code.
+    pub(super) fn report(self) -> ExitCode {
+        let line = self.message.replace(['\n', '\r'], " ");
+        let _ = writeln!(std::io::stderr(), "secretfs: {line}");
+        ExitCode::from(self.exit as u8)
+    }
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Self {
+        let exit = match &error {
+            ClientError::Unreachable { .. } => Exit::Unreachable,
+            ClientError::Malformed { .. } => Exit::Failed,
+            ClientError::Refused(refusal) => match refusal.code {
+                ErrorCode::NotFound => Exit::NotFound,
+                ErrorCode::Denied | ErrorCode::Unauthenticated | ErrorCode::PendingApproval => Exit::Denied,
+                ErrorCode::Unavailable => Exit::Unreachable,
+                ErrorCode::Invalid
+                | ErrorCode::Conflict
+                | ErrorCode::Superseded
+                | ErrorCode::SessionUnknown
+                | ErrorCode::TooLarge
+                | ErrorCode::Internal => Exit::Failed,
+            },
+        };
+        let message = match error {
+            ClientError::Unreachable { reason } => {
+                format!("cannot reach the manager: {reason}; is it running, and is --manager right?")
+            }
+            other => other.to_string(),
+        };
+        Self { exit, message }
+    }
+}
+
+impl From<output::WriteError> for Failure {
+    fn from(error: output::WriteError) -> Self {
+        Self::failed(format!("cannot write the result: {error}"))
+    }
+}

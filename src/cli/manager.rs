@@ -1,0 +1,180 @@
+use std::io::Read as _;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+use secretfs_server::{Config, FirstSteps, Manager, RawConfig};
+use tokio::net::TcpListener;
+use zeroize::Zeroizing;
+
+use super::config::{ConfigFile, user_directory};
+use super::error::Failure;
+use super::{Global, connect, logging, output, shutdown};
+use crate::node::files;
+
+/// Set up and run a manager.
+#[derive(Debug, Subcommand)]
+pub(super) enum ManagerCommand {
+    /// Create a manager: its keys, its CA and the first operator
+    #[command(after_help = "Example:\n  secretfs manager init --name manager.example")]
+    Init(InitArgs),
+    /// Serve, until SIGTERM
+    #[command(after_help = "Example:\n  secretfs manager run --listen 0.0.0.0:7443")]
+    Run(ManagerArgs),
+    /// Put a lost root key back from the recovery key that `manager init` printed, read from standard
+    /// input
+    #[command(after_help = "Example:\n  secretfs manager unlock < recovery-key")]
+    Unlock(ManagerArgs),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ManagerArgs {
+    /// Where the manager keeps its state [default: /var/lib/secretfs/manager]
+    #[arg(long, env = "SECRETFS_MANAGER_DATA_DIR", value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// The address to listen on [default: 0.0.0.0:7443]
+    #[arg(long, env = "SECRETFS_MANAGER_LISTEN", value_name = "ADDRESS")]
+    listen: Option<SocketAddr>,
+    /// A DNS name or IP address of the manager, for its certificate; may be given several times
+    #[arg(long = "name", env = "SECRETFS_MANAGER_NAMES", value_delimiter = ',', value_name = "NAME")]
+    names: Option<Vec<String>>,
+    /// The URL at which nodes and operators reach the manager [default: the first name, the port]
+    #[arg(long, env = "SECRETFS_MANAGER_URL", value_name = "URL")]
+    url: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct InitArgs {
+    #[command(flatten)]
+    manager: ManagerArgs,
+    /// Where the first operator's configuration and credentials are written
+    /// [default: ~/.config/secretfs]
+    #[arg(long, value_name = "DIR")]
+    operator_dir: Option<PathBuf>,
+}
+
+impl ManagerArgs {
+    fn check(self, file: ConfigFile) -> Result<Config, Failure> {
+        let flags = RawConfig {
+            data_dir: self.data_dir,
+            listen: self.listen,
+            names: self.names,
+            url: self.url,
+            ..Default::default()
+        };
+        flags.or(file.manager).check().map_err(|error| Failure::usage(error.to_string()))
+    }
+}
+
+pub(super) async fn run(command: ManagerCommand, global: &Global, file: ConfigFile) -> Result<(), Failure> {
+    match command {
+        ManagerCommand::Init(args) => init(args, global, file).await,
+        ManagerCommand::Run(args) => serve(args, global, file).await,
+        ManagerCommand::Unlock(args) => unlock(args, global, file).await,
+    }
+}
+
+async fn init(args: InitArgs, global: &Global, file: ConfigFile) -> Result<(), Failure> {
+    let directory = args.operator_dir.or_else(user_directory).ok_or_else(|| {
+        Failure::usage("there is no home directory for the operator's credentials")
+            .hint("add --operator-dir DIR")
+    })?;
+    let config_path = directory.join("config.toml");
+    if config_path.exists() {
+        return Err(Failure::failed(format!("{} exists already", config_path.display()))
+            .hint("add --operator-dir DIR to write the new operator's credentials elsewhere"));
+    }
+    let config = args.manager.check(file)?;
+    let FirstSteps { operator, recovery_key } =
+        Manager::init(&config).await.map_err(|error| Failure::from_error(&error))?;
+    write_operator(&directory, &connect::show(&config.url), None, &operator)?;
+
+    let text = format!(
+        "The manager's keys are in {data}.\n\n\
+         Recovery key, shown this once. Whoever has it and a copy of that directory can read every secret;\n\
+         without it, a lost root.key loses them all. Write it down and keep it elsewhere:\n\n    {recovery}\n\n\
+         The first operator, {name}, has its credentials in {operator}. Next:\n\n    \
+         secretfs manager run\n    \
+         export SECRETFS_CONFIG={config}\n    \
+         secretfs env create prod\n    \
+         secretfs -e prod secret create db_password --generate\n    \
+         secretfs -e prod node token create",
+        data = config.data_dir.display(),
+        recovery = recovery_key.as_str(),
+        name = operator.name,
+        operator = directory.display(),
+        config = config_path.display(),
+    );
+    let json = serde_json::json!({
+        "data_dir": config.data_dir,
+        "recovery_key": recovery_key.as_str(),
+        "operator": operator.name,
+        "config": config_path,
+    });
+    Ok(output::one(global, &json, &text)?)
+}
+
+/// Writes an operator's configuration with its credentials beside it, for their owner alone.
+pub(super) fn write_operator(
+    directory: &Path,
+    manager: &str,
+    environment: Option<&str>,
+    operator: &secretfs_server::OperatorCredentials,
+) -> Result<(), Failure> {
+    #[derive(serde::Serialize)]
+    struct Operator<'a> {
+        manager: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        environment: Option<&'a str>,
+        ca: &'a str,
+        certificate: &'a str,
+        key: &'a str,
+    }
+    #[derive(serde::Serialize)]
+    struct File<'a> {
+        operator: Operator<'a>,
+    }
+    let file = File {
+        operator: Operator {
+            manager,
+            environment,
+            ca: "ca.pem",
+            certificate: "operator.pem",
+            key: "operator-key.pem",
+        },
+    };
+    let config = toml::to_string(&file).map_err(|error| Failure::from_error(&error))?;
+    let write = || {
+        files::create_private_directory(directory)?;
+        files::write_private(&directory.join("ca.pem"), operator.ca.as_bytes())?;
+        files::write_private(&directory.join("operator.pem"), operator.certificate.as_bytes())?;
+        files::write_private(&directory.join("operator-key.pem"), operator.key.as_bytes())?;
+        files::write_private(&directory.join("config.toml"), config.as_bytes())
+    };
+    write().map_err(|error| Failure::failed(format!("cannot write to {}: {error}", directory.display())))
+}
+
+async fn serve(args: ManagerArgs, global: &Global, file: ConfigFile) -> Result<(), Failure> {
+    logging::start(global.log_format, &global.log)?;
+    let config = args.check(file)?;
+    if let Err(error) = crate::node::harden() {
+        tracing::warn!(%error, "memory is not protected");
+    }
+    let shutdown = shutdown::on_signal()?;
+    let manager = Manager::open(&config).await.map_err(|error| Failure::from_error(&error))?;
+    let listener = TcpListener::bind(config.listen)
+        .await
+        .map_err(|error| Failure::failed(format!("cannot listen on {}: {error}", config.listen)))?;
+    secretfs_server::run(manager, listener, shutdown).await.map_err(|error| Failure::from_error(&error))
+}
+
+async fn unlock(args: ManagerArgs, global: &Global, file: ConfigFile) -> Result<(), Failure> {
+    let config = args.check(file)?;
+    let mut recovery_key = Zeroizing::new(String::new());
+    std::io::stdin().lock().take(1024).read_to_string(&mut recovery_key).map_err(|error| {
+        Failure::failed(format!("cannot read the recovery key from standard input: {error}"))
+    })?;
+    Manager::unlock(&config, recovery_key.trim()).await.map_err(|error| Failure::from_error(&error))?;
+    let text = format!("the root key is back in {}; next: secretfs manager run", config.data_dir.display());
+    Ok(output::one(global, &serde_json::json!({ "data_dir": config.data_dir }), &text)?)
+}

@@ -1,0 +1,182 @@
+//! The command line: words and forms as Docker's, one module a noun.
+
+mod completions;
+mod config;
+mod connect;
+#[cfg(feature = "manager")]
+mod dev;
+mod environment;
+mod error;
+mod logging;
+#[cfg(feature = "manager")]
+mod manager;
+mod node;
+mod output;
+mod secret;
+mod service;
+mod shutdown;
+mod value;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use secretfs_wire::EnvironmentName;
+use url::Url;
+
+use config::ConfigFile;
+use error::Failure;
+use logging::LogFormat;
+
+/// Secrets where programs already look for them: files under /run/secrets, never written down.
+#[derive(Debug, Parser)]
+#[command(
+    name = "secretfs",
+    version,
+    propagate_version = true,
+    arg_required_else_help = true,
+    after_help = "Try it:\n  secretfs dev\n\n\
+        Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 denied, 5 unreachable\n\n\
+        Settings come from flags, then environment variables, then the configuration file, then defaults."
+)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What every command takes.
+#[derive(Debug, Args)]
+pub(crate) struct Global {
+    /// The environment to work in
+    #[arg(short = 'e', long = "env", env = "SECRETFS_ENV", value_name = "ENV", global = true)]
+    environment: Option<EnvironmentName>,
+    /// The manager's URL
+    #[arg(long, env = "SECRETFS_MANAGER", value_name = "URL", global = true)]
+    manager: Option<Url>,
+    /// The configuration file [default: ~/.config/secretfs/config.toml, then /etc/secretfs/config.toml]
+    #[arg(long, env = "SECRETFS_CONFIG", value_name = "FILE", global = true)]
+    config: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long, global = true)]
+    json: bool,
+    /// How daemons write their log to stderr
+    #[arg(
+        long,
+        env = "SECRETFS_LOG_FORMAT",
+        value_enum,
+        default_value_t,
+        global = true,
+        value_name = "FORMAT"
+    )]
+    log_format: LogFormat,
+    /// What is logged, such as `debug` or `secretfs=debug,warn`
+    #[arg(long, env = "SECRETFS_LOG", default_value = "info", global = true, value_name = "FILTER")]
+    log: String,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run manager, node and mount on this machine, with two secrets to try; nothing is kept
+    #[cfg(feature = "manager")]
+    #[command(after_help = dev::EXAMPLE)]
+    Dev(dev::DevArgs),
+    /// Set up and run a manager
+    #[cfg(feature = "manager")]
+    #[command(subcommand)]
+    Manager(manager::ManagerCommand),
+    /// Environments, the scope of everything
+    #[command(subcommand, name = "env")]
+    Environment(environment::EnvironmentCommand),
+    /// Secrets and their versions
+    #[command(subcommand)]
+    Secret(secret::SecretCommand),
+    /// Services, what is attached to them and where they run
+    #[command(subcommand)]
+    Service(service::ServiceCommand),
+    /// Nodes: join, run, approve, revoke
+    #[command(subcommand)]
+    Node(node::NodeCommand),
+    /// Print a completion script for a shell
+    #[command(after_help = completions::EXAMPLE)]
+    Completions(completions::CompletionsArgs),
+}
+
+/// Parses the command line, does what it says, and tells how it went.
+pub(crate) fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let outcome = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::failed(format!("cannot start: {error}")))
+        .and_then(|runtime| {
+            let outcome = runtime.block_on(run(cli));
+            // A blocking read of standard input must not keep a finished command alive.
+            runtime.shutdown_background();
+            outcome
+        });
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+async fn run(cli: Cli) -> Result<(), Failure> {
+    let Cli { global, command } = cli;
+    let file = || ConfigFile::load(global.config.as_deref());
+    match command {
+        #[cfg(feature = "manager")]
+        Command::Dev(args) => dev::run(args, &global).await,
+        #[cfg(feature = "manager")]
+        Command::Manager(command) => manager::run(command, &global, file()?).await,
+        Command::Environment(command) => environment::run(command, &global, file()?).await,
+        Command::Secret(command) => secret::run(command, &global, file()?).await,
+        Command::Service(command) => service::run(command, &global, file()?).await,
+        Command::Node(command) => node::run(command, &global, file()?).await,
+        Command::Completions(args) => completions::run(&args),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_shows_an_example() {
+        fn check(command: &clap::Command, path: &str) {
+            let path = format!("{path} {}", command.get_name());
+            let mut leaf = true;
+            for inner in command.get_subcommands().filter(|inner| inner.get_name() != "help") {
+                leaf = false;
+                check(inner, &path);
+            }
+            if leaf {
+                let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+                assert!(help.contains("Example"), "{path} has no example");
+                assert!(help.contains("secretfs "), "{path}'s example does not call secretfs");
+            }
+        }
+        check(&Cli::command(), "");
+    }
+
+    #[test]
+    fn a_value_is_never_an_argument() {
+        let parse = |args: &[&str]| Cli::try_parse_from([&["secretfs", "secret"], args].concat());
+        assert!(parse(&["create", "db", "-"]).is_ok());
+        assert!(parse(&["create", "db", "file"]).is_ok());
+        assert!(parse(&["create", "db", "--generate"]).is_ok());
+        assert!(parse(&["create", "db", "--generate=64"]).is_ok());
+        for refused in
+            [&["create", "db"][..], &["create", "db", "-", "--generate"], &["create", "db", "--generate=8"]]
+        {
+            assert!(parse(refused).is_err(), "{refused:?}");
+        }
+    }
+}

@@ -1,0 +1,130 @@
+use clap::{Args, Subcommand};
+use secretfs_wire::api::{Rollback, SecretDetails};
+use secretfs_wire::{Labels, SecretName};
+
+use super::config::ConfigFile;
+use super::connect::Operator;
+use super::error::Failure;
+use super::value::ValueArgs;
+use super::{Global, output};
+
+/// Secrets and their versions.
+#[derive(Debug, Subcommand)]
+pub(super) enum SecretCommand {
+    /// Create a secret with its first version
+    #[command(after_help = "Examples:\n  secretfs secret create db_password --generate\n  \
+        pass show db | secretfs secret create db_password -\n  \
+        secretfs secret create tls_key server.key --label team=web")]
+    Create {
+        /// Its name
+        name: SecretName,
+        #[command(flatten)]
+        value: ValueArgs,
+        /// A label; may be given several times
+        #[arg(long = "label", value_name = "KEY=VALUE")]
+        labels: Vec<Labels>,
+    },
+    /// Give a secret a new current version
+    #[command(after_help = "Example:\n  secretfs secret rotate db_password --generate=40")]
+    Rotate {
+        /// Its name
+        name: SecretName,
+        #[command(flatten)]
+        value: ValueArgs,
+    },
+    /// Make an older version the current one
+    #[command(after_help = "Example:\n  secretfs secret rollback db_password --to 3")]
+    Rollback {
+        /// Its name
+        name: SecretName,
+        /// The version [default: the newest below the current one]
+        #[arg(long, value_name = "VERSION")]
+        to: Option<u64>,
+    },
+    /// List secrets, never their values
+    #[command(after_help = "Example:\n  secretfs secret ls --json")]
+    Ls,
+    /// Show a secret's versions and where it is attached, never its value
+    #[command(after_help = "Example:\n  secretfs secret inspect db_password")]
+    Inspect(Named),
+    /// Remove a secret and all its versions
+    #[command(after_help = "Example:\n  secretfs secret rm db_password")]
+    Rm(Named),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Named {
+    /// Its name
+    name: SecretName,
+}
+
+pub(super) async fn run(command: SecretCommand, global: &Global, file: ConfigFile) -> Result<(), Failure> {
+    let operator = Operator::new(global, &file)?;
+    let environment = operator.environment()?;
+    match command {
+        SecretCommand::Create { name, value, labels } => {
+            let labels = merge(&labels)?;
+            let created = environment.create_secret(&name, &labels, value.read().await?).await?;
+            output::one(global, &created, created.name.as_str())?;
+        }
+        SecretCommand::Rotate { name, value } => {
+            let secret = environment.rotate_secret(&name, value.read().await?).await?;
+            output::one(global, &secret, &format!("{} version {}", secret.name, secret.current))?;
+        }
+        SecretCommand::Rollback { name, to } => {
+            let secret = environment.roll_back_secret(&name, &Rollback { to }).await?;
+            output::one(global, &secret, &format!("{} version {}", secret.name, secret.current))?;
+        }
+        SecretCommand::Ls => {
+            let secrets = environment.secrets().await?;
+            let headings = ["NAME", "CURRENT", "VERSIONS", "LABELS", "CHANGED"];
+            output::listing(global, headings, &secrets, |secret| {
+                [
+                    secret.name.to_string(),
+                    secret.current.to_string(),
+                    secret.versions.to_string(),
+                    output::or_dash(secret.labels.to_string()),
+                    output::time(secret.changed),
+                ]
+            })?;
+        }
+        SecretCommand::Inspect(Named { name }) => {
+            let details = environment.secret(&name).await?;
+            output::one(global, &details, &describe(&details))?;
+        }
+        SecretCommand::Rm(Named { name }) => {
+            environment.remove_secret(&name).await?;
+            output::one(global, &name, name.as_str())?;
+        }
+    }
+    Ok(())
+}
+
+/// Several `--label k=v` as one set.
+pub(super) fn merge(labels: &[Labels]) -> Result<Labels, Failure> {
+    let all: Vec<_> = labels.iter().map(ToString::to_string).collect();
+    all.join(",").parse().map_err(|error| Failure::usage(format!("--label: {error}")))
+}
+
+fn describe(details: &SecretDetails) -> String {
+    let mut lines = vec![
+        format!("Name:      {}", details.secret.name),
+        format!("Labels:    {}", output::or_dash(details.secret.labels.to_string())),
+        format!("Created:   {}", output::time(details.secret.created)),
+        "Versions:".to_owned(),
+    ];
+    for version in &details.history {
+        let current = if version.current { " (current)" } else { "" };
+        lines.push(format!(
+            "  {}  created {}  key {}{current}",
+            version.version,
+            output::time(version.created),
+            version.key
+        ));
+    }
+    lines.push(format!("Attached:{}", if details.attached.is_empty() { "  -" } else { "" }));
+    for place in &details.attached {
+        lines.push(format!("  {}/{}", place.service, place.target));
+    }
+    lines.join("\n")
+}

@@ -1,0 +1,46 @@
+use secretfs_wire::api::{ApiError, ErrorCode};
+
+/// Why a call to the manager did not do what it should.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(crate) enum ClientError {
+    /// No connection, no answer in time, or a TLS handshake that either side refused.
+    #[error("{reason}")]
+    Unreachable {
+        /// The innermost cause, which names the step that failed.
+        reason: String,
+    },
+    /// The manager refused.
+    #[error("{0}")]
+    Refused(ApiError),
+    /// What answered does not speak as a manager does.
+    #[error("the answer is not a secretfs manager's: {reason}")]
+    Malformed {
+        /// What was wrong with it.
+        reason: String,
+    },
+}
+
+impl ClientError {
+    /// The manager's code, when it was the manager that refused.
+    pub(crate) fn code(&self) -> Option<ErrorCode> {
+        match self {
+            Self::Refused(error) => Some(error.code),
+            Self::Unreachable { .. } | Self::Malformed { .. } => None,
+        }
+    }
+}
+
+impl From<reqwest::Error> for ClientError {
+    fn from(error: reqwest::Error) -> Self {
+        if error.is_timeout() {
+            return Self::Unreachable { reason: "no answer in time".to_owned() };
+        }
+        // The outer errors only say "error sending request"; the innermost one says why.
+        let mut innermost: &dyn std::error::Error = &error;
+        while let Some(source) = innermost.source() {
+            innermost = source;
+        }
+        let reason = innermost.to_string();
+        if error.is_decode() { Self::Malformed { reason } } else { Self::Unreachable { reason } }
+    }
+}

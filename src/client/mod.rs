@@ -1,0 +1,13 @@
+//! The manager as its callers see it, over mutually authenticated TLS. Only this module names
+//! `reqwest`.
+
+mod error;
+mod http;
+mod node;
+mod operator;
+mod tls;
+
+pub(crate) use error::ClientError;
+pub(crate) use node::{NodeClient, join};
+pub(crate) use operator::{EnvironmentClient, NewValue, OperatorClient};
+pub(crate) use tls::Credentials;

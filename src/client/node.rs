@@ -1,0 +1,93 @@
+//! What a node says to its manager.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::{StreamExt as _, TryStreamExt as _};
+use reqwest::Method;
+use rustls::pki_types::CertificateDer;
+use secretfs_wire::JoinToken;
+use secretfs_wire::api::{
+    EnvelopeRequest, JoinRequest, Joined, RenewRequest, Renewed, Session, StreamMessage,
+};
+use tokio_util::codec::{FramedRead, LinesCodec};
+use tokio_util::io::StreamReader;
+use url::Url;
+
+use super::http::{Http, json, success};
+use super::{ClientError, Credentials, tls};
+
+/// The longest line of the change stream, in bytes: a manifest of some 50,000 targets.
+const LINE_MAX_BYTES: usize = 16 << 20;
+
+/// A joined node's calls.
+#[derive(Clone)]
+pub(crate) struct NodeClient {
+    http: Http,
+}
+
+/// The change stream, one message after the other, until it breaks.
+pub(crate) type ChangeStream = futures::stream::BoxStream<'static, Result<StreamMessage, ClientError>>;
+
+impl NodeClient {
+    /// Calls under a node's credentials, each bounded by `timeout`.
+    pub(crate) fn new(
+        manager: Url,
+        credentials: &Credentials,
+        timeout: Duration,
+    ) -> Result<Self, ClientError> {
+        let tls = credentials
+            .to_config()
+            .map_err(|error| ClientError::Unreachable { reason: error.to_string() })?;
+        Ok(Self { http: Http::new(manager, tls, timeout)? })
+    }
+
+    /// The same manager under other credentials, over connections of its own.
+    pub(crate) fn with_credentials(&self, credentials: &Credentials) -> Result<Self, ClientError> {
+        Self::new(self.http.manager().clone(), credentials, self.http.timeout())
+    }
+
+    /// Opens a session, under whose key envelopes are sealed.
+    pub(crate) async fn open_session(&self) -> Result<Session, ClientError> {
+        json(self.http.request(Method::POST, &["v1", "node", "session"])).await
+    }
+
+    /// Fetches one envelope.
+    pub(crate) async fn envelope(&self, request: &EnvelopeRequest) -> Result<Bytes, ClientError> {
+        let request = self.http.request(Method::POST, &["v1", "node", "envelopes"]).json(request);
+        Ok(success(request).await?.bytes().await?)
+    }
+
+    /// Asks for a certificate for a new key.
+    pub(crate) async fn renew(&self, request: &RenewRequest) -> Result<Renewed, ClientError> {
+        self.http.send(Method::POST, &["v1", "node", "renew"], request).await
+    }
+
+    /// Opens the change stream.
+    pub(crate) async fn follow(&self) -> Result<ChangeStream, ClientError> {
+        let response = self.http.stream(&["v1", "node", "manifest"]).await?;
+        let body = StreamReader::new(response.bytes_stream().map_err(std::io::Error::other));
+        let lines = FramedRead::new(body, LinesCodec::new_with_max_length(LINE_MAX_BYTES));
+        let messages = lines.map(|line| {
+            let line = line.map_err(|error| ClientError::Unreachable { reason: error.to_string() })?;
+            serde_json::from_str(&line).map_err(|error| ClientError::Malformed { reason: error.to_string() })
+        });
+        Ok(messages.boxed())
+    }
+}
+
+/// Joins with a token: proves the manager by the token's pin, then sends the token's secret and the
+/// node's public keys. Returns what the manager answered, and its CA bundle.
+pub(crate) async fn join(
+    manager: Url,
+    token: &JoinToken,
+    request: &JoinRequest,
+    timeout: Duration,
+) -> Result<(Joined, Vec<CertificateDer<'static>>), ClientError> {
+    let bundle = Arc::new(OnceLock::new());
+    let http = Http::new(manager, tls::pinned_config(token.pin, bundle.clone()), timeout)?;
+    let joined = http.send(Method::POST, &["v1", "join"], request).await?;
+    let bundle = bundle.get().cloned().unwrap_or_default();
+    Ok((joined, bundle))
+}

@@ -1,0 +1,97 @@
+//! Following the manager: the change stream, for as long as it is up, and patience while it is not.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use backon::{BackoffBuilder as _, ExponentialBuilder};
+use futures::StreamExt as _;
+use secretfs_wire::api::{ErrorCode, StreamMessage};
+use secretfs_wire::manifest::RawManifest;
+use tokio::sync::Notify;
+use tokio::time::timeout;
+
+use crate::client::{ClientError, NodeClient};
+
+/// The manager says something every 5 s by default; a stream that is silent for longer is broken.
+const SILENCE: Duration = Duration::from_secs(15);
+/// A stream that lived this long was no failed attempt: the next one starts without a wait.
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+/// Waits grow to this, each with jitter, so that a manager that comes back is not stormed.
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
+
+/// What following tells the node.
+pub(super) trait Follower: Send + Sync {
+    /// The stream is up and this is the manifest.
+    fn manifest(&self, manifest: RawManifest);
+    /// The stream is down.
+    fn disconnected(&self, reason: &str);
+    /// The manager does not know this node, or not any more: what it was given is to be forgotten.
+    fn shut_out(&self);
+}
+
+/// Follows until the task is dropped. `renewed` makes it open a new stream under the client that is
+/// then current, before the old stream is given up.
+pub(super) async fn follow(
+    client: Arc<ArcSwap<NodeClient>>,
+    renewed: Arc<Notify>,
+    follower: Arc<dyn Follower>,
+) {
+    let backoff = ExponentialBuilder::default()
+        .with_min_delay(FIRST_WAIT)
+        .with_max_delay(LONGEST_WAIT)
+        .with_jitter()
+        .without_max_times();
+    let mut waits = backoff.build();
+    loop {
+        let (error, was_up) = follow_once(&client, &renewed, follower.as_ref()).await;
+        follower.disconnected(&error.to_string());
+        if error.code() == Some(ErrorCode::Unauthenticated) {
+            follower.shut_out();
+        }
+        if was_up {
+            waits = backoff.build();
+        }
+        tokio::time::sleep(waits.next().unwrap_or(LONGEST_WAIT)).await;
+    }
+}
+
+/// Follows one stream, and those that renewals put in its place, until it breaks. Tells why it
+/// broke, and whether it was up.
+async fn follow_once(
+    client: &ArcSwap<NodeClient>,
+    renewed: &Notify,
+    follower: &dyn Follower,
+) -> (ClientError, bool) {
+    let mut stream = match client.load_full().follow().await {
+        Ok(stream) => stream,
+        Err(error) => return (error, false),
+    };
+    let mut was_up = false;
+    loop {
+        let message = tokio::select! {
+            message = timeout(SILENCE, stream.next()) => message,
+            () = renewed.notified() => {
+                // The old stream goes on being the node's until the new one is there.
+                if let Ok(new) = client.load_full().follow().await {
+                    stream = new;
+                }
+                continue;
+            }
+        };
+        match message {
+            Ok(Some(Ok(StreamMessage::Manifest(manifest)))) => {
+                was_up = true;
+                follower.manifest(manifest);
+            }
+            Ok(Some(Ok(StreamMessage::Heartbeat))) => {}
+            Ok(Some(Err(error))) => return (error, was_up),
+            Ok(None) => return (unreachable("the manager ended the change stream"), was_up),
+            Err(_) => return (unreachable("the manager was silent for 15 s"), was_up),
+        }
+    }
+}
+
+fn unreachable(reason: &str) -> ClientError {
+    ClientError::Unreachable { reason: reason.to_owned() }
+}

@@ -1,0 +1,74 @@
+//! Joining: a token becomes a node with keys of its own.
+
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use rustls::pki_types::CertificateDer;
+use secretfs_wire::api::{JoinRequest, NodeState};
+use secretfs_wire::envelope::{EnvelopeError, NodePrivateKey};
+use secretfs_wire::{JoinToken, NodeName};
+use url::Url;
+
+use super::identity::{About, CertificateRequest, NodeIdentity};
+use crate::client::{self, ClientError, Credentials};
+
+/// How long the manager may take to answer.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What a join needs.
+pub(crate) struct JoinOptions {
+    /// The manager's URL.
+    pub(crate) manager: Url,
+    /// The token.
+    pub(crate) token: JoinToken,
+    /// The name that the node asks for.
+    pub(crate) name: NodeName,
+}
+
+/// Why a join failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum JoinError {
+    /// The node's RSA key could not be made.
+    #[error("cannot make the node's envelope key")]
+    EnvelopeKey(#[source] EnvelopeError),
+    /// The node's TLS key or its certificate request could not be made.
+    #[error("cannot make the node's TLS key")]
+    TlsKey(#[source] rcgen::Error),
+    /// The manager was not reached, was not the token's, or refused.
+    #[error(transparent)]
+    Manager(#[from] ClientError),
+}
+
+/// Makes the node's keys, proves the manager by the token's pin and asks it for a certificate.
+/// Nothing is written down here. A [`NodeState::Pending`] node is refused until it is approved.
+pub(crate) async fn join(options: JoinOptions) -> Result<(NodeIdentity, NodeState), JoinError> {
+    let envelope_key = NodePrivateKey::generate().map_err(JoinError::EnvelopeKey)?;
+    let public = envelope_key.public_key().map_err(JoinError::EnvelopeKey)?;
+    let tls = CertificateRequest::new().map_err(JoinError::TlsKey)?;
+    let request = JoinRequest {
+        token: options.token.secret.expose_text().to_string(),
+        name: options.name.clone(),
+        certificate_request: tls.request,
+        envelope_key: STANDARD.encode(public.as_der()),
+    };
+    let (joined, bundle) = client::join(options.manager.clone(), &options.token, &request, TIMEOUT).await?;
+    let identity = NodeIdentity {
+        about: About {
+            manager: options.manager,
+            environment: joined.environment,
+            name: options.name,
+            id: joined.id,
+        },
+        credentials: Credentials { certificate: joined.certificate, key: tls.key, ca: to_pem(&bundle) },
+        envelope_key,
+    };
+    Ok((identity, joined.state))
+}
+
+/// The pinned bundle as PEM, to be trusted from now on.
+fn to_pem(bundle: &[CertificateDer<'_>]) -> String {
+    let blocks: Vec<_> =
+        bundle.iter().map(|certificate| pem::Pem::new("CERTIFICATE", certificate.as_ref())).collect();
+    pem::encode_many(&blocks)
+}

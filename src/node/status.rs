@@ -1,0 +1,202 @@
+//! `node status`: what the daemon knows of itself, over a Unix socket that only its user opens.
+//!
+//! There is no protocol: whoever connects is told the whole status as JSON, and the connection is
+//! closed.
+
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use secretfs_wire::{EnvironmentName, NodeId, NodeName, ServiceName};
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{UnixListener, UnixStream};
+
+/// How long one side may keep the other waiting.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How a node daemon does.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct NodeStatus {
+    /// The daemon's version.
+    pub(crate) version: String,
+    /// The node's name.
+    pub(crate) name: NodeName,
+    /// Its id.
+    pub(crate) id: NodeId,
+    /// Its environment.
+    pub(crate) environment: EnvironmentName,
+    /// The manager's URL.
+    pub(crate) manager: String,
+    /// Whether the change stream is up. While it is, what is served is current.
+    pub(crate) connected: bool,
+    /// Since when it is down.
+    pub(crate) stale_since: Option<Timestamp>,
+    /// Why the change stream is down.
+    pub(crate) reason: Option<String>,
+    /// When the certificate ends, unless it is renewed.
+    pub(crate) certificate_expires: Option<Timestamp>,
+    /// What is mounted where.
+    pub(crate) mounts: Vec<MountStatus>,
+    /// How many services the node sees.
+    pub(crate) services: usize,
+    /// How many targets they have.
+    pub(crate) targets: usize,
+    /// Entries of the manifest that were left out, and why.
+    pub(crate) rejected: Vec<RejectedEntry>,
+    /// How many values are in memory.
+    pub(crate) cached_values: usize,
+    /// How many bytes they have.
+    pub(crate) cached_bytes: usize,
+    /// How many versions are held by open files.
+    pub(crate) pinned_versions: usize,
+    /// Opens that were answered from memory.
+    pub(crate) cache_hits: u64,
+    /// Opens that went to the manager.
+    pub(crate) cache_misses: u64,
+    /// Why files cannot be opened, if some cannot.
+    pub(crate) trouble: Option<Trouble>,
+}
+
+/// One mount.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct MountStatus {
+    /// The mount point.
+    pub(crate) path: PathBuf,
+    /// The one service at its root, or all.
+    pub(crate) service: Option<ServiceName>,
+}
+
+/// An entry of the manifest that was left out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RejectedEntry {
+    /// `service` or `service/target`.
+    pub(crate) entry: String,
+    /// What is wrong with it.
+    pub(crate) reason: String,
+}
+
+/// Why files cannot be opened.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Trouble {
+    /// Since when.
+    pub(crate) since: Timestamp,
+    /// Why.
+    pub(crate) reason: String,
+}
+
+/// The listening end of the status socket. Removes the socket when it is dropped.
+pub(super) struct StatusSocket {
+    listener: UnixListener,
+    path: PathBuf,
+}
+
+impl StatusSocket {
+    /// Listens at `path`, in place of a socket that nobody listens at any more.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::AddrInUse`] when another daemon answers there.
+    pub(super) async fn bind(path: &Path) -> io::Result<Self> {
+        if let Some(parent) = path.parent() {
+            tokio::fs::create_dir_all(parent).await?;
+        }
+        if UnixStream::connect(path).await.is_ok() {
+            return Err(io::ErrorKind::AddrInUse.into());
+        }
+        match tokio::fs::remove_file(path).await {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let listener = UnixListener::bind(path)?;
+        tokio::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).await?;
+        Ok(Self { listener, path: path.to_owned() })
+    }
+
+    /// Tells everybody who connects, one after the other, for ever.
+    pub(super) async fn serve(&self, status: impl Fn() -> NodeStatus) {
+        loop {
+            // A failed accept is the system out of descriptors; the next one may succeed.
+            let Ok((mut stream, _)) = self.listener.accept().await else {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            };
+            let answer = serde_json::to_vec(&status()).unwrap_or_default();
+            // Who connects and does not read must not keep the next one waiting for ever.
+            let _ = tokio::time::timeout(TIMEOUT, stream.write_all(&answer)).await;
+        }
+    }
+}
+
+impl Drop for StatusSocket {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// Asks the daemon at `path`.
+pub(crate) async fn ask(path: &Path) -> io::Result<NodeStatus> {
+    let answer = tokio::time::timeout(TIMEOUT, async {
+        let mut answer = Vec::new();
+        UnixStream::connect(path).await?.read_to_end(&mut answer).await?;
+        Ok::<_, io::Error>(answer)
+    })
+    .await
+    .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+    serde_json::from_slice(&answer).map_err(io::Error::other)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status() -> NodeStatus {
+        NodeStatus {
+            version: "0".to_owned(),
+            name: "n".parse().unwrap(),
+            id: NodeId::random(),
+            environment: "e".parse().unwrap(),
+            manager: "https://m".to_owned(),
+            connected: true,
+            stale_since: None,
+            reason: None,
+            certificate_expires: None,
+            mounts: Vec::new(),
+            services: 1,
+            targets: 2,
+            rejected: Vec::new(),
+            cached_values: 0,
+            cached_bytes: 0,
+            pinned_versions: 0,
+            cache_hits: 0,
+            cache_misses: 0,
+            trouble: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn the_socket_answers_its_user_and_refuses_a_second_daemon() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("run/node.sock");
+        let socket = StatusSocket::bind(&path).await.unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        tokio::select! {
+            () = socket.serve(status) => unreachable!("it serves for ever"),
+            asked = ask(&path) => assert_eq!(asked.unwrap().targets, 2),
+        }
+        assert_eq!(StatusSocket::bind(&path).await.err().unwrap().kind(), io::ErrorKind::AddrInUse);
+        drop(socket);
+        assert!(!path.exists());
+    }
+
+    #[tokio::test]
+    async fn a_socket_that_nobody_answers_is_replaced() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("node.sock");
+        // A listener that is gone without having removed its file, as after a kill -9.
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        assert!(path.exists());
+        StatusSocket::bind(&path).await.unwrap();
+    }
+}

@@ -1,0 +1,235 @@
+//! A manager that may say anything, with real TLS and a real CA: it lets any node join, shows it the
+//! manifest that the test wrote, and answers for each target as the test wants.
+
+use std::collections::BTreeMap;
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use jiff::Timestamp;
+use secretfs_wire::api::{EnvelopeRequest, JoinRequest, Joined, NodeState, Session, StreamMessage};
+use secretfs_wire::envelope::{DeliveryContext, NodePublicKey, SessionKey};
+use secretfs_wire::manifest::{RawManifest, RawService, RawTarget};
+use secretfs_wire::{
+    CaPin, EnvironmentName, JoinToken, NodeId, NodeName, Ownership, SecretBytes, SessionId, TokenSecret,
+    VersionId,
+};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::pki::Authority;
+use super::site::ENVIRONMENT;
+use super::tls_server::{Accepted, TlsServer};
+
+/// How a target is answered for.
+#[derive(Clone)]
+pub(crate) enum Answer {
+    /// As an honest manager does.
+    Value(Vec<u8>),
+    /// With the head of a whole answer and half of its body, then the end of the connection.
+    CutShort(Vec<u8>),
+    /// With a value that was sealed for another service's target.
+    SealedForAnother(Vec<u8>),
+    /// With bytes that are no envelope.
+    Noise,
+}
+
+pub(crate) struct FakeManager {
+    server: TlsServer,
+    authority: Arc<Authority>,
+}
+
+struct State {
+    authority: Arc<Authority>,
+    manifest: RawManifest,
+    answers: BTreeMap<String, Answer>,
+    joined: Mutex<Option<(NodeName, NodePublicKey)>>,
+    session: Mutex<Option<SessionKey>>,
+}
+
+impl FakeManager {
+    /// Serves one service, `web`, with these targets, beside what else the manifest says.
+    pub(crate) fn start(
+        targets: Vec<RawTarget>,
+        answers: &[(&str, Answer)],
+        others: Vec<RawService>,
+    ) -> Self {
+        let authority = Arc::new(Authority::new());
+        let mut services = vec![RawService { name: "web".to_owned(), targets }];
+        services.extend(others);
+        let state = Arc::new(State {
+            authority: authority.clone(),
+            manifest: RawManifest { services },
+            answers: answers.iter().map(|(target, answer)| ((*target).to_owned(), answer.clone())).collect(),
+            joined: Mutex::new(None),
+            session: Mutex::new(None),
+        });
+        let server = TlsServer::start(&authority, move |connection| {
+            // A connection that breaks is the client's to complain about.
+            let _ = state.serve(connection);
+        });
+        Self { server, authority }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        self.server.url()
+    }
+
+    pub(crate) fn token(&self) -> String {
+        let pin = CaPin::of_bundle([self.authority.certificate().as_ref()]);
+        JoinToken { secret: TokenSecret::random(), pin }.expose_text().to_string()
+    }
+}
+
+/// A target that nothing is wrong with, of `size` bytes.
+pub(crate) fn target(name: &str, size: usize) -> RawTarget {
+    RawTarget {
+        target: name.to_owned(),
+        secret: name.chars().filter(char::is_ascii_alphanumeric).collect(),
+        version: 1,
+        version_id: VersionId::random().to_string(),
+        size: size as u64,
+        uid: 0,
+        gid: 0,
+        mode: 0o444,
+        modified: Timestamp::now(),
+    }
+}
+
+impl State {
+    fn serve(&self, connection: Accepted) -> io::Result<()> {
+        let mut connection = BufReader::new(connection);
+        loop {
+            let (path, body) = read_request(&mut connection)?;
+            let out = connection.get_mut();
+            match path.as_str() {
+                "/v1/join" => reply_json(out, &self.join(&parse(&body)?))?,
+                "/v1/node/session" => reply_json(out, &self.open_session())?,
+                "/v1/node/envelopes" => self.envelope(out, &parse(&body)?)?,
+                "/v1/node/manifest" => return self.stream(out),
+                _ => write!(out, "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n")?,
+            }
+        }
+    }
+
+    fn join(&self, request: &JoinRequest) -> Joined {
+        let key = STANDARD.decode(&request.envelope_key).expect("base64");
+        let key = NodePublicKey::from_der(&key).expect("an RSA key");
+        *self.joined.lock().expect("no panic") = Some((request.name.clone(), key));
+        Joined {
+            id: NodeId::random(),
+            environment: environment(),
+            certificate: self.authority.sign(&request.certificate_request),
+            state: NodeState::Active,
+        }
+    }
+
+    fn open_session(&self) -> Session {
+        let key = SessionKey::generate().expect("randomness");
+        let joined = self.joined.lock().expect("no panic");
+        let (_, node) = joined.as_ref().expect("a node that joined");
+        let wrapped_key = key.wrap_for(node).expect("a wrapped key");
+        *self.session.lock().expect("no panic") = Some(key);
+        Session { session: SessionId::random(), wrapped_key, expires_in_seconds: 3600 }
+    }
+
+    fn envelope(&self, out: &mut Accepted, request: &EnvelopeRequest) -> io::Result<()> {
+        match &self.answers[request.target.as_str()] {
+            Answer::Value(value) => reply(out, &self.seal(request, "web", value)),
+            Answer::SealedForAnother(value) => reply(out, &self.seal(request, "other", value)),
+            Answer::Noise => reply(out, &[0x5a; 200]),
+            Answer::CutShort(value) => {
+                let whole = self.seal(request, "web", value);
+                head(out, whole.len())?;
+                out.write_all(&whole[..whole.len() / 2])?;
+                out.conn.send_close_notify();
+                out.flush()?;
+                Err(io::ErrorKind::ConnectionAborted.into())
+            }
+        }
+    }
+
+    fn seal(&self, request: &EnvelopeRequest, service: &str, value: &[u8]) -> Vec<u8> {
+        let raw = self.manifest.services[0].targets.iter().find(|raw| raw.target == request.target.as_str());
+        let raw = raw.expect("a target of the manifest");
+        let joined = self.joined.lock().expect("no panic");
+        let (node, _) = joined.as_ref().expect("a node that joined");
+        let context = DeliveryContext {
+            environment: &environment(),
+            node,
+            service: &service.parse().expect("a name"),
+            target: &request.target,
+            secret: &raw.secret.parse().expect("a name"),
+            version: raw.version,
+            version_id: request.version_id,
+            ownership: Ownership::default(),
+        };
+        let value = SecretBytes::new(value.to_vec()).expect("a value");
+        let session = self.session.lock().expect("no panic");
+        session.as_ref().expect("a session").seal(request.salt, context, &value).expect("an envelope")
+    }
+
+    /// The manifest once, then signs of life until the node hangs up.
+    fn stream(&self, out: &mut Accepted) -> io::Result<()> {
+        write!(
+            out,
+            "HTTP/1.1 200 OK\r\ncontent-type: application/jsonl\r\ntransfer-encoding: chunked\r\n\r\n"
+        )?;
+        chunk(out, &StreamMessage::Manifest(self.manifest.clone()))?;
+        loop {
+            thread::sleep(Duration::from_millis(200));
+            chunk(out, &StreamMessage::Heartbeat)?;
+        }
+    }
+}
+
+fn environment() -> EnvironmentName {
+    ENVIRONMENT.parse().expect("a name")
+}
+
+fn parse<T: DeserializeOwned>(body: &[u8]) -> io::Result<T> {
+    serde_json::from_slice(body).map_err(io::Error::other)
+}
+
+fn read_request(connection: &mut BufReader<Accepted>) -> io::Result<(String, Vec<u8>)> {
+    let (mut path, mut length) = (None, 0);
+    loop {
+        let mut line = String::new();
+        if connection.read_line(&mut line)? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let line = line.trim_end().to_lowercase();
+        if path.is_none() {
+            path = line.split(' ').nth(1).map(str::to_owned);
+        } else if let Some(value) = line.strip_prefix("content-length: ") {
+            length = value.parse().map_err(io::Error::other)?;
+        } else if line.is_empty() {
+            let mut body = vec![0; length];
+            connection.read_exact(&mut body)?;
+            return Ok((path.unwrap_or_default(), body));
+        }
+    }
+}
+
+fn reply_json(out: &mut Accepted, value: &impl Serialize) -> io::Result<()> {
+    reply(out, &serde_json::to_vec(value).expect("JSON"))
+}
+
+fn reply(out: &mut Accepted, body: &[u8]) -> io::Result<()> {
+    head(out, body.len())?;
+    out.write_all(body)?;
+    out.flush()
+}
+
+fn head(out: &mut Accepted, length: usize) -> io::Result<()> {
+    write!(out, "HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n")
+}
+
+fn chunk(out: &mut Accepted, message: &StreamMessage) -> io::Result<()> {
+    let line = serde_json::to_string(message).expect("JSON");
+    write!(out, "{:x}\r\n{line}\n\r\n", line.len() + 1)?;
+    out.flush()
+}

@@ -1,0 +1,129 @@
+//! A manager as a real process.
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use rustix::process::Signal;
+use serde_json::Value;
+
+use super::area::Logs;
+use super::deadline;
+use super::operator::Operator;
+use super::process::{Daemon, Outcome, finish, secretfs};
+
+/// A manager with a data directory and an address that it keeps over restarts.
+pub(crate) struct Manager {
+    config: PathBuf,
+    data: PathBuf,
+    address: SocketAddr,
+    process: Option<Daemon>,
+    operator: Operator,
+    recovery_key: String,
+    logs: Logs,
+}
+
+impl Manager {
+    /// Initialises a manager below `home` and starts it. `settings` are lines for its section of the
+    /// configuration.
+    pub(crate) fn start(home: &Path, settings: &str, logs: &Logs) -> Self {
+        let address = free_address();
+        let config = home.join("manager.toml");
+        let data = home.join("manager");
+        let text = format!(
+            "[manager]\ndata_dir = {data:?}\nlisten = \"{address}\"\nurl = \"https://{address}\"\n{settings}\n"
+        );
+        fs::write(&config, text).expect("a configuration file");
+        let mut init = secretfs();
+        init.args(["manager", "init", "--json", "--operator-dir"])
+            .arg(home.join("operator"))
+            .env("SECRETFS_CONFIG", &config);
+        let outcome = finish(&mut init, b"", logs);
+        assert_eq!(outcome.code, 0, "secretfs manager init: {}", outcome.stderr);
+        let printed: Value = serde_json::from_str(&outcome.stdout).expect("what `init --json` prints");
+        let text =
+            |key: &str| printed[key].as_str().unwrap_or_else(|| panic!("no {key} in {printed}")).to_owned();
+        let operator = Operator::new(Path::new(&text("config")), None, logs);
+        let recovery_key = text("recovery_key");
+        let mut manager =
+            Self { config, data, address, process: None, operator, recovery_key, logs: logs.clone() };
+        manager.run();
+        manager
+    }
+
+    /// Runs `secretfs manager` with these arguments to its end.
+    pub(crate) fn command(&self, arguments: &[&str], stdin: &[u8]) -> Outcome {
+        let mut command = secretfs();
+        command.arg("manager").args(arguments).env("SECRETFS_CONFIG", &self.config);
+        finish(&mut command, stdin, &self.logs)
+    }
+
+    /// Starts it (again) and waits until it answers.
+    pub(crate) fn run(&mut self) {
+        let mut command = secretfs();
+        command.args(["manager", "run"]).env("SECRETFS_CONFIG", &self.config).env("SECRETFS_LOG", "debug");
+        let process = self.process.insert(Daemon::start("manager", &mut command, &self.logs));
+        let operator = self.operator.clone();
+        deadline::eventually("the manager answers", || {
+            assert_eq!(process.ended(), None, "the manager ended: {}", process.log());
+            operator.run(&["env", "ls"]).code == 0
+        });
+    }
+
+    /// Asks it to end and waits until it has.
+    pub(crate) fn stop(&mut self) {
+        let mut process = self.process.take().expect("a running manager");
+        process.signal(Signal::TERM);
+        assert_eq!(process.wait(), 0, "the manager stops cleanly");
+    }
+
+    /// Lets it hang: its connections stay open, and nobody answers.
+    pub(crate) fn pause(&self) {
+        self.process().signal(Signal::STOP);
+    }
+
+    /// Lets it go on.
+    pub(crate) fn resume(&self) {
+        self.process().signal(Signal::CONT);
+    }
+
+    pub(crate) fn process(&self) -> &Daemon {
+        self.process.as_ref().expect("a running manager")
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("https://{}", self.address)
+    }
+
+    /// The first operator, in no environment yet.
+    pub(crate) fn operator(&self) -> &Operator {
+        &self.operator
+    }
+
+    /// Where it keeps its keys and its store.
+    pub(crate) fn data(&self) -> &Path {
+        &self.data
+    }
+
+    /// The key that `init` printed once.
+    pub(crate) fn recovery_key(&self) -> &str {
+        &self.recovery_key
+    }
+}
+
+/// An address on this machine that nobody listens at, below the range from which the kernel takes
+/// ports for connections, so that a manager finds it free again after a restart.
+pub(crate) fn free_address() -> SocketAddr {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = 20_000 + u16::try_from(std::process::id() % 100).expect("below 100") * 100;
+    deadline::poll("a free port", || {
+        let port = first + NEXT.fetch_add(1, Ordering::Relaxed) % 2_000;
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        TcpListener::bind(address).is_ok().then_some(address)
+    })
+}

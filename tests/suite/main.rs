@@ -1,0 +1,53 @@
+//! secretfs as it is used: a real manager, real nodes and mounts, real TLS, real containers.
+//!
+//! One binary with a `main` of its own (libtest-mimic): Docker Engine is started once and must be
+//! ended after the last test, and a test that this machine cannot run must show as ignored. libtest
+//! can do neither.
+
+// The workspace's rule against unwrap has its exception for #[test] functions, which these are not:
+// they use expect, and say what they expect.
+
+mod canary;
+mod command_line;
+mod containers;
+mod dev;
+mod harness;
+mod hostile_manager;
+mod isolation;
+mod joining;
+mod lifecycle;
+mod outage;
+mod ownership;
+mod reading;
+mod renewal;
+mod revocation;
+mod rotation;
+mod tls_refusals;
+
+use std::process::ExitCode;
+
+use harness::engine::Engine;
+use libtest_mimic::Arguments;
+
+fn main() -> ExitCode {
+    let trials = [
+        canary::trials(),
+        command_line::trials(),
+        containers::trials(),
+        dev::trials(),
+        hostile_manager::trials(),
+        isolation::trials(),
+        joining::trials(),
+        lifecycle::trials(),
+        outage::trials(),
+        ownership::trials(),
+        reading::trials(),
+        renewal::trials(),
+        revocation::trials(),
+        rotation::trials(),
+        tls_refusals::trials(),
+    ];
+    let conclusion = libtest_mimic::run(&Arguments::from_args(), trials.into_iter().flatten().collect());
+    Engine::stop_shared();
+    conclusion.exit_code()
+}

@@ -1,0 +1,60 @@
+//! A node's certificate renews itself, and nobody notices.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use crate::harness::requirement::trials;
+use crate::harness::{Site, deadline};
+
+trials! {
+    needs [Mount];
+    a_certificate_renews_itself_without_a_break,
+    a_restarted_node_uses_its_renewed_certificate,
+}
+
+fn a_certificate_renews_itself_without_a_break() {
+    let site = Site::with("node_certificate_lifetime = \"8s\"");
+    site.serve("web-1", "web", &[("warm", b"value"), ("cold", b"later")]);
+    let node = site.node("web-1");
+    let stop = Arc::new(AtomicBool::new(false));
+    let (path, stopped) = (node.path("web/warm"), stop.clone());
+    let reader = thread::spawn(move || {
+        let mut reads = 0;
+        while !stopped.load(Ordering::Relaxed) {
+            assert_eq!(fs::read(&path).expect("no read fails"), b"value");
+            reads += 1;
+            thread::sleep(Duration::from_millis(2));
+        }
+        reads
+    });
+    let mut ends = BTreeSet::new();
+    deadline::eventually("three certificates one after the other", || {
+        let status = node.status();
+        assert_eq!(status["connected"], true, "a renewal is no break: {status}");
+        ends.insert(status["certificate_expires"].to_string());
+        ends.len() > 2
+    });
+    stop.store(true, Ordering::Relaxed);
+    let reads: u32 = reader.join().expect("no read failed");
+    assert!(reads > 100, "only {reads} reads");
+    // What is first read now goes out under the new certificate; what changes comes in under it.
+    assert_eq!(node.read("web/cold").expect("a value"), b"later");
+    site.rotate("warm", b"changed");
+    node.wait_for("web/warm", b"changed");
+}
+
+fn a_restarted_node_uses_its_renewed_certificate() {
+    let site = Site::with("node_certificate_lifetime = \"8s\"");
+    site.serve("web-1", "web", &[("key", b"value")]);
+    let mut node = site.node("web-1");
+    let first = node.status()["certificate_expires"].clone();
+    deadline::eventually("a renewal", || node.status()["certificate_expires"] != first);
+    node.stop();
+    node.run_connected();
+    assert_ne!(node.status()["certificate_expires"], first);
+    assert_eq!(node.read("web/key").expect("a value"), b"value");
+}

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use jiff::Timestamp;
 use secretfs_wire::api::{Assignment, NodeState};
 use secretfs_wire::{Mode, Ownership};
+use serde::de::DeserializeOwned;
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 
@@ -22,6 +23,8 @@ pub(super) trait Columns {
     /// A time in microseconds.
     fn time(&self, column: &'static str) -> Result<Timestamp, StoreError>;
     fn bytes(&self, column: &'static str) -> Result<Vec<u8>, StoreError>;
+    /// A value as JSON.
+    fn json<T: DeserializeOwned>(&self, column: &'static str) -> Result<T, StoreError>;
     /// The columns `uid`, `gid` and `mode`.
     fn ownership(&self) -> Result<Ownership, StoreError>;
     /// The column `state` of a node.
@@ -51,6 +54,11 @@ impl Columns for SqliteRow {
 
     fn bytes(&self, column: &'static str) -> Result<Vec<u8>, StoreError> {
         Ok(self.try_get(column)?)
+    }
+
+    fn json<T: DeserializeOwned>(&self, column: &'static str) -> Result<T, StoreError> {
+        let text: &str = self.try_get(column)?;
+        serde_json::from_str(text).map_err(|_| StoreError::Corrupt { column })
     }
 
     fn ownership(&self) -> Result<Ownership, StoreError> {

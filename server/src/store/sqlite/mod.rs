@@ -43,7 +43,9 @@ impl Sqlite {
             // WAL with NORMAL may lose the last commits when the power fails; a lost revocation is
             // not worth the speed.
             .synchronous(SqliteSynchronous::Full);
-        Self::connect(options, SqlitePoolOptions::new().max_connections(CONNECTIONS)).await
+        // A connection to a file does not go stale, so there is nothing to test before each use.
+        let pool = SqlitePoolOptions::new().max_connections(CONNECTIONS).test_before_acquire(false);
+        Self::connect(options, pool).await
     }
 
     /// A database that is gone when this is dropped. It lives in its one connection, which is

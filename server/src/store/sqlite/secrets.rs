@@ -2,13 +2,14 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use secretfs_wire::api::{AttachedTo, Secret, SecretDetails, SecretVersion};
+use secretfs_wire::api::{Assignment, AttachedTo, Secret, SecretDetails, SecretVersion};
 use secretfs_wire::manifest::{RawManifest, RawService, RawTarget};
 use secretfs_wire::{EnvironmentName, NodeId, SecretName, ServiceName, TargetName, VersionId};
 use sqlx::Row as _;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
 use super::columns::{Columns as _, integer};
+use super::visibility::chooses;
 use super::{Sqlite, inserting, nodes, require_environment};
 use crate::keys::SealedVersion;
 use crate::store::{Delivery, NewSecret, NewVersion, Secrets, StoreError};
@@ -203,26 +204,31 @@ impl Secrets for Sqlite {
         service: &ServiceName,
         target: &TargetName,
     ) -> Result<Option<Delivery>, StoreError> {
-        let mut transaction = self.read().await?;
-        let visible = nodes::visible_services(&mut transaction, environment, node).await?;
-        if !visible.is_some_and(|services| services.contains(service)) {
-            return Ok(None);
-        }
+        // One statement, since a cold read waits for it: it sees one state of the database by itself.
         let row = sqlx::query(
-            "SELECT s.name AS secret, v.id, v.number, a.uid, a.gid, a.mode,
+            "SELECT n.name AS node, n.labels,
+                 (SELECT json_group_array(json_object(kind, chosen)) FROM assignments
+                  WHERE service = e.id) AS assignments,
+                 s.name AS secret, v.id, v.number, a.uid, a.gid, a.mode,
                  v.key_name, v.key_version, v.wrapped_key, v.sealed
-             FROM attachments a
-             JOIN services e ON e.id = a.service
+             FROM nodes n
+             JOIN services e ON e.environment = n.environment AND e.name = ?
+             JOIN attachments a ON a.service = e.id AND a.target = ?
              JOIN secrets s ON s.id = a.secret
              JOIN versions v ON v.secret = s.id AND v.number = s.current
-             WHERE e.environment = ? AND e.name = ? AND a.target = ?",
+             WHERE n.id = ? AND n.environment = ? AND n.state = 'active'",
         )
-        .bind(environment.as_str())
         .bind(service.as_str())
         .bind(target.as_str())
-        .fetch_optional(&mut *transaction)
+        .bind(integer(node.as_u64()))
+        .bind(environment.as_str())
+        .fetch_optional(&self.pool)
         .await?;
-        row.as_ref().map(delivery).transpose()
+        let Some(row) = row else { return Ok(None) };
+        let assignments: Vec<Assignment> = row.json("assignments")?;
+        let (node, labels) = (row.parsed("node")?, row.parsed("labels")?);
+        let assigned = assignments.iter().any(|assignment| chooses(assignment, &node, &labels));
+        assigned.then(|| delivery(&row)).transpose()
     }
 }
 

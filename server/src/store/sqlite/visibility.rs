@@ -30,10 +30,15 @@ impl Assignments {
 
     /// The services that run on a node, by name.
     pub(super) fn of(&self, node: &NodeName, labels: &Labels) -> BTreeSet<ServiceName> {
-        let chosen = |assignment: &Assignment| match assignment {
-            Assignment::Node(name) => name == node,
-            Assignment::Selector(selector) => selector.matches(labels),
-        };
-        self.0.iter().filter(|(_, on)| chosen(on)).map(|(service, _)| service.clone()).collect()
+        let chosen = self.0.iter().filter(|(_, assignment)| chooses(assignment, node, labels));
+        chosen.map(|(service, _)| service.clone()).collect()
+    }
+}
+
+/// Whether an assignment means this node.
+pub(super) fn chooses(assignment: &Assignment, node: &NodeName, labels: &Labels) -> bool {
+    match assignment {
+        Assignment::Node(name) => name == node,
+        Assignment::Selector(selector) => selector.matches(labels),
     }
 }

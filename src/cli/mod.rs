@@ -167,6 +167,17 @@ mod tests {
     }
 
     #[test]
+    fn an_assignment_names_a_node_or_a_selector() {
+        let parse = |args: &[&str]| {
+            Cli::try_parse_from([&["secretfs", "service", "assign", "web"], args].concat()).is_ok()
+        };
+        assert!(parse(&["--node", "web-1"]));
+        assert!(parse(&["--selector", "role=web"]));
+        assert!(!parse(&[]));
+        assert!(!parse(&["--node", "web-1", "--selector", "role=web"]));
+    }
+
+    #[test]
     fn a_value_is_never_an_argument() {
         let parse = |args: &[&str]| Cli::try_parse_from([&["secretfs", "secret"], args].concat());
         assert!(parse(&["create", "db", "-"]).is_ok());

@@ -352,12 +352,17 @@ fn describe(status: &NodeStatus) -> String {
     }
     for mount in &status.mounts {
         let what = mount.service.as_ref().map_or("all services".to_owned(), |name| format!("service {name}"));
-        lines.push(format!("Mount:        {} ({what})", mount.path.display()));
+        let gone = if mount.served { "" } else { ", unmounted by somebody else" };
+        lines.push(format!("Mount:        {} ({what}{gone})", mount.path.display()));
     }
     lines.push(format!("Manifest:     {} services, {} targets", status.services, status.targets));
     lines.push(format!(
         "Cache:        {} values, {} bytes, {} hits, {} misses; open files hold {} versions",
-        status.cached_values, status.cached_bytes, status.cache_hits, status.cache_misses, status.pinned_versions
+        status.cached_values,
+        status.cached_bytes,
+        status.cache_hits,
+        status.cache_misses,
+        status.pinned_versions
     ));
     for rejected in &status.rejected {
         lines.push(format!("Left out:     {}: {}", rejected.entry, rejected.reason));

@@ -71,10 +71,16 @@ pub(super) struct Named {
 }
 
 #[derive(Debug, Args)]
-#[group(id = "where", required = true, multiple = false, args = ["node", "selector"])]
 pub(super) struct AssignmentArgs {
     /// The service
     service: ServiceName,
+    #[command(flatten)]
+    place: PlaceArgs,
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+struct PlaceArgs {
     /// The node of this name, also when it joins only later
     #[arg(long)]
     node: Option<NodeName>,
@@ -85,7 +91,7 @@ pub(super) struct AssignmentArgs {
 
 impl AssignmentArgs {
     fn assignment(self) -> Result<(ServiceName, Assignment), Failure> {
-        match (self.node, self.selector) {
+        match (self.place.node, self.place.selector) {
             (Some(node), None) => Ok((self.service, Assignment::Node(node))),
             (None, Some(selector)) => Ok((self.service, Assignment::Selector(selector))),
             _ => Err(Failure::usage("give either --node or --selector")),

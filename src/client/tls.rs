@@ -1,7 +1,7 @@
 //! TLS 1.3 and nothing older, towards one manager: under the node's or operator's own certificate,
 //! or, at join, under the pin of a token.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -10,7 +10,6 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use secretfs_wire::CaPin;
-use std::sync::OnceLock;
 use zeroize::Zeroizing;
 
 /// A client's certificate, its private key and the manager's CA bundle, as PEM.
@@ -52,10 +51,12 @@ impl Credentials {
         }
         let chain = certificates(&self.certificate).map_err(|()| CredentialsError::Certificate)?;
         let key = PrivateKeyDer::from_pem_slice(self.key.as_bytes()).map_err(|_| CredentialsError::Key)?;
-        builder()
+        let mut config = builder()
             .with_root_certificates(roots)
             .with_client_auth_cert(chain, key)
-            .map_err(|_| CredentialsError::Key)
+            .map_err(|_| CredentialsError::Key)?;
+        config.alpn_protocols = protocols();
+        Ok(config)
     }
 }
 
@@ -63,10 +64,18 @@ impl Credentials {
 /// shows in its chain if, and only if, the whole bundle has the token's pin. This is decided inside
 /// the handshake, so a server with another bundle is sent nothing. The bundle is left in `seen`.
 pub(super) fn pinned_config(pin: CaPin, seen: Arc<OnceLock<Vec<CertificateDer<'static>>>>) -> ClientConfig {
-    builder()
+    let mut config = builder()
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(PinnedCa { pin, seen }))
-        .with_no_client_auth()
+        .with_no_client_auth();
+    config.alpn_protocols = protocols();
+    config
+}
+
+/// HTTP/2, so that one connection carries the change stream and every call beside it. reqwest leaves
+/// ALPN (RFC 7301) to whoever brings the TLS configuration.
+fn protocols() -> Vec<Vec<u8>> {
+    vec![b"h2".to_vec(), b"http/1.1".to_vec()]
 }
 
 fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, ()> {
@@ -141,5 +150,26 @@ impl ServerCertVerifier for PinnedCa {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         provider().signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_offers_http_2_first_and_trusts_a_pinned_bundle_only() {
+        let config = pinned_config(CaPin::of_bundle([&b"ca"[..]]), Arc::default());
+        assert_eq!(config.alpn_protocols[0], b"h2");
+        let verifier = PinnedCa { pin: CaPin::of_bundle([&b"ca"[..]]), seen: Arc::default() };
+        let name = ServerName::try_from("localhost").unwrap();
+        let key = rcgen::KeyPair::generate().unwrap();
+        let certificate =
+            rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap().self_signed(&key).unwrap();
+        let error = verifier
+            .verify_server_cert(certificate.der(), &[], &name, &[], UnixTime::now())
+            .expect_err("another CA");
+        assert!(error.to_string().contains("nothing was sent"), "{error}");
+        assert!(verifier.seen.get().is_none());
     }
 }

@@ -1,7 +1,6 @@
 //! The directory under a mount: fit to be mounted on, and ours alone.
 
 use std::fs::{self, File};
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::thread;
@@ -115,6 +114,6 @@ mod tests {
         let error = MountPoint::claim(Path::new("/no/such/place")).expect_err("nothing there");
         assert!(error.to_string().starts_with("/no/such/place "), "{error}");
         let source = std::error::Error::source(&error).map(ToString::to_string);
-        assert_eq!(source, Some(io::Error::from(Errno::NOENT).to_string()));
+        assert_eq!(source, Some(std::io::Error::from(Errno::NOENT).to_string()));
     }
 }

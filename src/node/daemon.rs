@@ -254,6 +254,8 @@ impl Node {
                 .map(|mounted| MountStatus {
                     path: mounted.mount.path().to_owned(),
                     service: mounted.service.clone(),
+                    served: mounted.mount.is_served(),
+                    polled: mounted.mount.polled(),
                 })
                 .collect(),
             services: shown.services,

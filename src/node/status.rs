@@ -67,6 +67,10 @@ pub(crate) struct MountStatus {
     pub(crate) path: PathBuf,
     /// The one service at its root, or all.
     pub(crate) service: Option<ServiceName>,
+    /// Whether it is still mounted: somebody else may have unmounted it.
+    pub(crate) served: bool,
+    /// How many open files are polled for a change.
+    pub(crate) polled: usize,
 }
 
 /// An entry of the manifest that was left out.

@@ -13,7 +13,6 @@ use url::Url;
 use super::error::Failure;
 use super::{Global, connect, logging, manager, output, shutdown};
 use crate::client::{Credentials, NewValue, OperatorClient};
-use crate::fuse::Audience;
 use crate::node::{self, Daemon, MountConfig, NodeIdentity};
 
 pub(super) const EXAMPLE: &str = "Example:\n  secretfs dev --mount /tmp/secrets";
@@ -99,11 +98,7 @@ async fn start_node(
         mounts: vec![MountConfig { path: mount.path.clone(), service: None }],
         ..Default::default()
     };
-    let mut config = raw.check().map_err(|error| Failure::from_error(&error))?;
-    if !rustix::process::geteuid().is_root() {
-        // Without root the mount is its user's alone, which needs no line in /etc/fuse.conf.
-        config.audience = Audience::OnlyMe;
-    }
+    let config = raw.check().map_err(|error| Failure::from_error(&error))?;
     let daemon = Daemon::start(identity, None, config).await.map_err(|error| Failure::from_error(&error))?;
     tokio::time::timeout(READY, daemon.first_manifest())
         .await

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use rustix::process::geteuid;
 use secretfs_wire::ServiceName;
 use serde::Deserialize;
 
@@ -55,7 +56,8 @@ pub(crate) struct Config {
     pub(crate) max_stale: Duration,
     /// How many bytes of values are kept in memory: 64 MiB by default.
     pub(crate) cache_bytes: usize,
-    /// Who sees the mounts: everyone, as far as each file's owner and mode let them.
+    /// Who sees the mounts: everyone, as far as each file's owner and mode let them. Without root a
+    /// mount is its user's alone, which needs no line in /etc/fuse.conf.
     pub(crate) audience: Audience,
 }
 
@@ -106,7 +108,7 @@ impl RawConfig {
             deadline: duration("deadline", self.deadline, DEFAULT_DEADLINE)?,
             max_stale: duration("max_stale", self.max_stale, DEFAULT_MAX_STALE)?,
             cache_bytes: self.cache_bytes.unwrap_or(DEFAULT_CAPACITY),
-            audience: Audience::Everyone,
+            audience: if geteuid().is_root() { Audience::Everyone } else { Audience::OnlyMe },
         })
     }
 }

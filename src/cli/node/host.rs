@@ -1,91 +1,21 @@
+//! What a node's own host is told: join, run, and how it does.
+
 use std::io::Read as _;
 use std::path::PathBuf;
-use std::time::Duration;
 
-use clap::{Args, Subcommand};
-use secretfs_wire::api::{ChangeLabels, CreateToken, Node, NodeState, Token};
-use secretfs_wire::{JoinToken, Labels, NodeName, ServiceName};
+use clap::Args;
+use secretfs_wire::api::NodeState;
+use secretfs_wire::{JoinToken, NodeName, ServiceName};
 use url::Url;
 use zeroize::Zeroizing;
 
-use super::config::ConfigFile;
-use super::connect::{self, Operator};
-use super::error::Failure;
-use super::{Global, logging, output, shutdown};
+use super::super::config::ConfigFile;
+use super::super::error::Failure;
+use super::super::{Global, connect, logging, output, shutdown};
 use crate::node::{self, Daemon, MountConfig, NodeStatus, StateDirectory, StateError};
 
-/// Nodes: join, run, approve, revoke.
-#[derive(Debug, Subcommand)]
-pub(super) enum NodeCommand {
-    /// Join tokens, each for one node
-    #[command(subcommand)]
-    Token(TokenCommand),
-    /// List the nodes of the environment
-    #[command(after_help = "Example:\n  secretfs node ls --json")]
-    Ls,
-    /// Let in a node that joined with a token that demands approval
-    #[command(after_help = "Example:\n  secretfs node approve web-1")]
-    Approve(Named),
-    /// Refuse a node from its next request on, for good
-    #[command(after_help = "Example:\n  secretfs node revoke web-1")]
-    Revoke(Named),
-    /// Forget a node; its name is free again
-    #[command(after_help = "Example:\n  secretfs node rm web-1")]
-    Rm(Named),
-    /// Set labels, or take them away with a trailing dash
-    #[command(after_help = "Example:\n  secretfs node label web-1 role=web zone-")]
-    Label {
-        /// The node
-        name: NodeName,
-        /// `key=value` sets, `key-` takes away
-        #[arg(required = true, value_name = "KEY=VALUE|KEY-")]
-        labels: Vec<String>,
-    },
-    /// Make this host a node
-    #[command(
-        after_help = "Example:\n  secretfs node join https://manager.example:7443 --token sfj1....\n  \
-        secretfs node join https://manager.example:7443 --token - < token"
-    )]
-    Join(JoinArgs),
-    /// Present the node's secrets as files, until SIGTERM
-    #[command(
-        after_help = "Examples:\n  secretfs node run\n  secretfs node run --mount /run/secrets --service web"
-    )]
-    Run(RunArgs),
-    /// Show how the node daemon on this host does
-    #[command(after_help = "Example:\n  secretfs node status --json")]
-    Status(StatusArgs),
-}
-
-/// Join tokens.
-#[derive(Debug, Subcommand)]
-pub(super) enum TokenCommand {
-    /// Create a token that joins one node, once
-    #[command(after_help = "Example:\n  secretfs node token create --ttl 10m --label role=web")]
-    Create {
-        /// How long it is good for
-        #[arg(long, default_value = "10m", value_parser = humantime::parse_duration)]
-        ttl: Duration,
-        /// Let the node wait for `secretfs node approve`
-        #[arg(long)]
-        approval: bool,
-        /// A label that the node has from the start; may be given several times
-        #[arg(long = "label", value_name = "KEY=VALUE")]
-        labels: Vec<Labels>,
-    },
-    /// List tokens, never the tokens themselves
-    #[command(after_help = "Example:\n  secretfs node token ls --json")]
-    Ls,
-}
-
 #[derive(Debug, Args)]
-pub(super) struct Named {
-    /// Its name
-    name: NodeName,
-}
-
-#[derive(Debug, Args)]
-pub(super) struct JoinArgs {
+pub(in crate::cli) struct JoinArgs {
     /// The manager's URL
     url: Url,
     /// The token from `secretfs node token create`, or `-` to read it from standard input
@@ -99,14 +29,14 @@ pub(super) struct JoinArgs {
 }
 
 #[derive(Debug, Args)]
-pub(super) struct StateArgs {
+pub(in crate::cli) struct StateArgs {
     /// Where the node keeps its keys and certificate [default: /var/lib/secretfs/node]
     #[arg(long, env = "SECRETFS_NODE_STATE_DIR", value_name = "DIR")]
     state_dir: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
-pub(super) struct RunArgs {
+pub(in crate::cli) struct RunArgs {
     #[command(flatten)]
     state: StateArgs,
     /// Where to mount, an empty directory; may be given several times [default: /run/secrets]
@@ -126,105 +56,13 @@ pub(super) struct RunArgs {
 }
 
 #[derive(Debug, Args)]
-pub(super) struct StatusArgs {
+pub(in crate::cli) struct StatusArgs {
     /// Where the daemon answers [default: /run/secretfs/node.sock]
     #[arg(long, env = "SECRETFS_NODE_SOCKET", value_name = "SOCKET")]
     socket: Option<PathBuf>,
 }
 
-pub(super) async fn run(command: NodeCommand, global: &Global, file: ConfigFile) -> Result<(), Failure> {
-    match command {
-        NodeCommand::Join(args) => return join(args, global, file).await,
-        NodeCommand::Run(args) => return run_daemon(args, global, file).await,
-        NodeCommand::Status(args) => return status(args, global, file).await,
-        _ => {}
-    }
-    let operator = Operator::new(global, &file)?;
-    let environment = operator.environment()?;
-    match command {
-        NodeCommand::Token(TokenCommand::Create { ttl, approval, labels }) => {
-            let labels = super::secret::merge(&labels)?;
-            let request = CreateToken { ttl_seconds: ttl.as_secs(), approval, labels };
-            let created = environment.create_token(&request).await?;
-            let text = format!(
-                "{}\n\nOn the new node, before {}:\n  secretfs node join {} --token {}",
-                created.token,
-                output::time(created.expires),
-                created.manager,
-                created.token
-            );
-            output::one(global, &created, &text)?;
-        }
-        NodeCommand::Token(TokenCommand::Ls) => {
-            let tokens = environment.tokens().await?;
-            let headings = ["ID", "STATE", "APPROVAL", "USED BY", "EXPIRES"];
-            output::listing(global, headings, &tokens, token_row)?;
-        }
-        NodeCommand::Ls => {
-            let nodes = environment.nodes().await?;
-            let headings = ["NAME", "STATE", "CONNECTED", "LABELS", "SERVICES", "CERTIFICATE ENDS"];
-            output::listing(global, headings, &nodes, node_row)?;
-        }
-        NodeCommand::Approve(Named { name }) => {
-            let node = environment.approve_node(&name).await?;
-            output::one(global, &node, node.name.as_str())?;
-        }
-        NodeCommand::Revoke(Named { name }) => {
-            let node = environment.revoke_node(&name).await?;
-            output::one(global, &node, node.name.as_str())?;
-        }
-        NodeCommand::Rm(Named { name }) => {
-            environment.remove_node(&name).await?;
-            output::one(global, &name, name.as_str())?;
-        }
-        NodeCommand::Label { name, labels } => {
-            let node = environment.label_node(&name, &parse_change(&labels)?).await?;
-            output::one(global, &node, &format!("{} {}", node.name, node.labels))?;
-        }
-        NodeCommand::Join(_) | NodeCommand::Run(_) | NodeCommand::Status(_) => {}
-    }
-    Ok(())
-}
-
-fn parse_change(given: &[String]) -> Result<ChangeLabels, Failure> {
-    let mut change = ChangeLabels::default();
-    for label in given {
-        match (label.split_once('='), label.strip_suffix('-')) {
-            (Some((key, value)), _) => {
-                change.set.set(key, value).map_err(|error| Failure::usage(error.to_string()))?;
-            }
-            (None, Some(key)) => change.remove.push(key.to_owned()),
-            (None, None) => {
-                return Err(Failure::usage(format!("{label:?} is neither key=value nor key-")));
-            }
-        }
-    }
-    Ok(change)
-}
-
-fn token_row(token: &Token) -> [String; 5] {
-    [
-        token.id.clone(),
-        format!("{:?}", token.state).to_lowercase(),
-        if token.approval { "yes" } else { "no" }.to_owned(),
-        output::or_dash(token.used_by.as_ref().map(ToString::to_string).unwrap_or_default()),
-        output::time(token.expires),
-    ]
-}
-
-fn node_row(node: &Node) -> [String; 6] {
-    let services: Vec<_> = node.services.iter().map(ServiceName::as_str).collect();
-    [
-        node.name.to_string(),
-        format!("{:?}", node.state).to_lowercase(),
-        if node.connected { "yes" } else { "no" }.to_owned(),
-        output::or_dash(node.labels.to_string()),
-        output::or_dash(services.join(",")),
-        output::time(node.certificate_expires),
-    ]
-}
-
-async fn join(args: JoinArgs, global: &Global, file: ConfigFile) -> Result<(), Failure> {
+pub(super) async fn join(args: JoinArgs, global: &Global, file: ConfigFile) -> Result<(), Failure> {
     let raw = node::RawConfig { state_dir: args.state.state_dir, ..Default::default() };
     let config = raw.or(file.node).check().map_err(|error| Failure::usage(error.to_string()))?;
     let state = StateDirectory::at(&config.state_dir);
@@ -282,7 +120,7 @@ fn host_name() -> Result<NodeName, Failure> {
         .map_err(|error| Failure::usage(format!("the host's name cannot be the node's: {error}; add --name")))
 }
 
-async fn run_daemon(args: RunArgs, global: &Global, file: ConfigFile) -> Result<(), Failure> {
+pub(super) async fn run(args: RunArgs, global: &Global, file: ConfigFile) -> Result<(), Failure> {
     logging::start(global.log_format, &global.log)?;
     let raw = node::RawConfig {
         state_dir: args.state.state_dir,
@@ -304,7 +142,13 @@ async fn run_daemon(args: RunArgs, global: &Global, file: ConfigFile) -> Result<
     })?;
     let daemon =
         Daemon::start(identity, Some(state), config).await.map_err(|error| Failure::from_error(&error))?;
-    shutdown.cancelled().await;
+    tokio::select! {
+        () = daemon.first_manifest() => {
+            tracing::info!("ready");
+            shutdown.cancelled().await;
+        }
+        () = shutdown.cancelled() => {}
+    }
     daemon.stop().await;
     Ok(())
 }
@@ -322,7 +166,7 @@ fn mounts(paths: Vec<PathBuf>, service: Option<ServiceName>) -> Result<Vec<Mount
     }
 }
 
-async fn status(args: StatusArgs, global: &Global, file: ConfigFile) -> Result<(), Failure> {
+pub(super) async fn status(args: StatusArgs, global: &Global, file: ConfigFile) -> Result<(), Failure> {
     let raw = node::RawConfig { socket: args.socket, ..Default::default() };
     let config = raw.or(file.node).check().map_err(|error| Failure::usage(error.to_string()))?;
     let status = node::ask_status(&config.socket).await.map_err(|error| {

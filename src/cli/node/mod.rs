@@ -1,0 +1,174 @@
+mod host;
+
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use secretfs_wire::api::{ChangeLabels, CreateToken, Node, Token};
+use secretfs_wire::{Labels, NodeName, ServiceName};
+
+use super::config::ConfigFile;
+use super::connect::Operator;
+use super::error::Failure;
+use super::{Global, output};
+
+/// Nodes: join, run, approve, revoke.
+#[derive(Debug, Subcommand)]
+pub(super) enum NodeCommand {
+    /// Join tokens, each for one node
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// List the nodes of the environment
+    #[command(after_help = "Example:\n  secretfs node ls --json")]
+    Ls,
+    /// Let in a node that joined with a token that demands approval
+    #[command(after_help = "Example:\n  secretfs node approve web-1")]
+    Approve(Named),
+    /// Refuse a node from its next request on, for good
+    #[command(after_help = "Example:\n  secretfs node revoke web-1")]
+    Revoke(Named),
+    /// Forget a node; its name is free again
+    #[command(after_help = "Example:\n  secretfs node rm web-1")]
+    Rm(Named),
+    /// Set labels, or take them away with a trailing dash
+    #[command(after_help = "Example:\n  secretfs node label web-1 role=web zone-")]
+    Label {
+        /// The node
+        name: NodeName,
+        /// `key=value` sets, `key-` takes away
+        #[arg(required = true, value_name = "KEY=VALUE|KEY-")]
+        labels: Vec<String>,
+    },
+    /// Make this host a node
+    #[command(
+        after_help = "Example:\n  secretfs node join https://manager.example:7443 --token sfj1....\n  \
+        secretfs node join https://manager.example:7443 --token - < token"
+    )]
+    Join(host::JoinArgs),
+    /// Present the node's secrets as files, until SIGTERM
+    #[command(
+        after_help = "Examples:\n  secretfs node run\n  secretfs node run --mount /run/secrets --service web"
+    )]
+    Run(host::RunArgs),
+    /// Show how the node daemon on this host does
+    #[command(after_help = "Example:\n  secretfs node status --json")]
+    Status(host::StatusArgs),
+}
+
+/// Join tokens.
+#[derive(Debug, Subcommand)]
+pub(super) enum TokenCommand {
+    /// Create a token that joins one node, once
+    #[command(after_help = "Example:\n  secretfs node token create --ttl 10m --label role=web")]
+    Create {
+        /// How long it is good for
+        #[arg(long, default_value = "10m", value_parser = humantime::parse_duration)]
+        ttl: Duration,
+        /// Let the node wait for `secretfs node approve`
+        #[arg(long)]
+        approval: bool,
+        /// A label that the node has from the start; may be given several times
+        #[arg(long = "label", value_name = "KEY=VALUE")]
+        labels: Vec<Labels>,
+    },
+    /// List tokens, never the tokens themselves
+    #[command(after_help = "Example:\n  secretfs node token ls --json")]
+    Ls,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Named {
+    /// Its name
+    name: NodeName,
+}
+
+pub(super) async fn run(command: NodeCommand, global: &Global, file: ConfigFile) -> Result<(), Failure> {
+    match command {
+        NodeCommand::Join(args) => return host::join(args, global, file).await,
+        NodeCommand::Run(args) => return host::run(args, global, file).await,
+        NodeCommand::Status(args) => return host::status(args, global, file).await,
+        _ => {}
+    }
+    let operator = Operator::new(global, &file)?;
+    let environment = operator.environment()?;
+    match command {
+        NodeCommand::Token(TokenCommand::Create { ttl, approval, labels }) => {
+            let labels = super::secret::merge(&labels)?;
+            let request = CreateToken { ttl_seconds: ttl.as_secs(), approval, labels };
+            let created = environment.create_token(&request).await?;
+            let text = format!(
+                "{}\n\nOn the new node, before {}:\n  secretfs node join {} --token {}",
+                created.token,
+                output::time(created.expires),
+                created.manager,
+                created.token
+            );
+            output::one(global, &created, &text)?;
+        }
+        NodeCommand::Token(TokenCommand::Ls) => {
+            let tokens = environment.tokens().await?;
+            let headings = ["ID", "STATE", "APPROVAL", "USED BY", "EXPIRES"];
+            output::listing(global, headings, &tokens, token_row)?;
+        }
+        NodeCommand::Ls => {
+            let nodes = environment.nodes().await?;
+            let headings = ["NAME", "STATE", "CONNECTED", "LABELS", "SERVICES", "CERTIFICATE ENDS"];
+            output::listing(global, headings, &nodes, node_row)?;
+        }
+        NodeCommand::Approve(Named { name }) => {
+            let node = environment.approve_node(&name).await?;
+            output::one(global, &node, node.name.as_str())?;
+        }
+        NodeCommand::Revoke(Named { name }) => {
+            let node = environment.revoke_node(&name).await?;
+            output::one(global, &node, node.name.as_str())?;
+        }
+        NodeCommand::Rm(Named { name }) => {
+            environment.remove_node(&name).await?;
+            output::one(global, &name, name.as_str())?;
+        }
+        NodeCommand::Label { name, labels } => {
+            let node = environment.label_node(&name, &parse_change(&labels)?).await?;
+            output::one(global, &node, &format!("{} {}", node.name, node.labels))?;
+        }
+        NodeCommand::Join(_) | NodeCommand::Run(_) | NodeCommand::Status(_) => {}
+    }
+    Ok(())
+}
+
+fn parse_change(given: &[String]) -> Result<ChangeLabels, Failure> {
+    let mut change = ChangeLabels::default();
+    for label in given {
+        match (label.split_once('='), label.strip_suffix('-')) {
+            (Some((key, value)), _) => {
+                change.set.set(key, value).map_err(|error| Failure::usage(error.to_string()))?;
+            }
+            (None, Some(key)) => change.remove.push(key.to_owned()),
+            (None, None) => {
+                return Err(Failure::usage(format!("{label:?} is neither key=value nor key-")));
+            }
+        }
+    }
+    Ok(change)
+}
+
+fn token_row(token: &Token) -> [String; 5] {
+    [
+        token.id.clone(),
+        format!("{:?}", token.state).to_lowercase(),
+        if token.approval { "yes" } else { "no" }.to_owned(),
+        output::or_dash(token.used_by.as_ref().map(ToString::to_string).unwrap_or_default()),
+        output::time(token.expires),
+    ]
+}
+
+fn node_row(node: &Node) -> [String; 6] {
+    let services: Vec<_> = node.services.iter().map(ServiceName::as_str).collect();
+    [
+        node.name.to_string(),
+        format!("{:?}", node.state).to_lowercase(),
+        if node.connected { "yes" } else { "no" }.to_owned(),
+        output::or_dash(node.labels.to_string()),
+        output::or_dash(services.join(",")),
+        output::time(node.certificate_expires),
+    ]
+}

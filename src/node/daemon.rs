@@ -91,8 +91,11 @@ impl Daemon {
         let socket = StatusSocket::bind(&config.socket)
             .await
             .map_err(|source| StartError::Socket { path: config.socket.clone(), source })?;
-        let client = NodeClient::new(about.manager.clone(), &credentials, config.deadline)
-            .map_err(StartError::Credentials)?;
+        // A call ends a little before the read that waits for it, so that the reader's error comes
+        // with the call's reason.
+        let timeout = config.deadline.mul_f64(0.9);
+        let client =
+            NodeClient::new(about.manager.clone(), &credentials, timeout).map_err(StartError::Credentials)?;
         let client = Arc::new(ArcSwap::from_pointee(client));
         let source = Arc::new(ManagerSource::new(
             about.environment.clone(),

@@ -28,7 +28,7 @@ impl Daemon {
         let point = tempfile::tempdir()?;
         let mut command = Command::new(env!("CARGO_BIN_EXE_secretfs"));
         command.args(["dev", "--mount"]).arg(point.path());
-        Self::start(&mut command, point, "demo/db_password")
+        Self::start(&mut command, point, "demo/api_key")
     }
 
     /// A file system with one file of `size` bytes.

@@ -21,7 +21,8 @@ pub(super) const EXAMPLE: &str = "Example:\n  secretfs dev --mount /tmp/secrets"
 const READY: Duration = Duration::from_secs(30);
 const ENVIRONMENT: &str = "dev";
 const SERVICE: &str = "demo";
-const SECRETS: [&str; 2] = ["db_password", "api_key"];
+/// Names, and how many characters are generated.
+const SECRETS: [(&str, u32); 2] = [("db_password", 32), ("api_key", 64)];
 
 #[derive(Debug, Args)]
 pub(super) struct DevArgs {
@@ -113,9 +114,9 @@ async fn set_up(client: &OperatorClient, url: &Url) -> Result<NodeIdentity, Fail
     client.create_environment(&CreateEnvironment { name: environment.clone(), key_name: None }).await?;
     let calls = client.environment(&environment);
     calls.create_service(&service).await?;
-    for secret in SECRETS {
+    for (secret, length) in SECRETS {
         let secret: SecretName = parse(secret)?;
-        calls.create_secret(&secret, &Labels::default(), NewValue::Generated(32)).await?;
+        calls.create_secret(&secret, &Labels::default(), NewValue::Generated(length)).await?;
         let attach = Attach { secret, target: None, ownership: Default::default() };
         calls.attach(&service, &attach).await?;
     }

@@ -9,12 +9,14 @@
 //! - [`source`]: the seam behind which values come from
 //! - [`node`]: the daemon that joins these, follows the manager and opens envelopes
 //! - [`client`]: the manager over mutual TLS, the only module that names reqwest
+//! - [`host`]: private files and locked memory, for every role
 
 mod cache;
 mod cli;
 mod client;
 mod fs;
 mod fuse;
+mod host;
 mod node;
 mod source;
 

@@ -13,6 +13,7 @@ use url::Url;
 use super::error::Failure;
 use super::{Global, connect, logging, manager, output, shutdown};
 use crate::client::{Credentials, NewValue, OperatorClient};
+use crate::host;
 use crate::node::{self, Daemon, MountConfig, NodeIdentity};
 
 pub(super) const EXAMPLE: &str = "Example:\n  secretfs dev --mount /tmp/secrets";
@@ -33,8 +34,8 @@ pub(super) struct DevArgs {
 
 pub(super) async fn run(args: DevArgs, global: &Global) -> Result<(), Failure> {
     // What is printed is the guide; only trouble belongs between its lines.
-    logging::start(global.log_format, if global.log == "info" { "warn" } else { &global.log })?;
-    if let Err(error) = node::harden() {
+    logging::start(global, "warn")?;
+    if let Err(error) = host::harden() {
         tracing::warn!("{error}");
     }
     let shutdown = shutdown::on_signal()?;
@@ -153,7 +154,7 @@ fn append_node_section(files: &Path, socket: &Path) -> Result<(), Failure> {
     let path = files.join("config.toml");
     let node = format!("\n[node]\nsocket = {:?}\n", socket.display().to_string());
     std::fs::read_to_string(&path)
-        .and_then(|text| node::files::write_private(&path, (text + &node).as_bytes()))
+        .and_then(|text| host::files::write_private(&path, (text + &node).as_bytes()))
         .map_err(|error| Failure::failed(format!("cannot write {}: {error}", path.display())))
 }
 

@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 use super::config::{ConfigFile, user_directory};
 use super::error::Failure;
 use super::{Global, connect, logging, output, shutdown};
-use crate::node::files;
+use crate::host::{self, files};
 
 /// Set up and run a manager.
 #[derive(Debug, Subcommand)]
@@ -155,9 +155,9 @@ pub(super) fn write_operator(
 }
 
 async fn serve(args: ManagerArgs, global: &Global, file: ConfigFile) -> Result<(), Failure> {
-    logging::start(global.log_format, &global.log)?;
+    logging::start(global, "info")?;
     let config = args.check(file)?;
-    if let Err(error) = crate::node::harden() {
+    if let Err(error) = host::harden() {
         tracing::warn!(%error, "memory is not protected");
     }
     let shutdown = shutdown::on_signal()?;

@@ -7,6 +7,7 @@ mod connect;
 mod dev;
 mod environment;
 mod error;
+mod labels;
 mod logging;
 #[cfg(feature = "manager")]
 mod manager;
@@ -71,9 +72,9 @@ pub(crate) struct Global {
         value_name = "FORMAT"
     )]
     log_format: LogFormat,
-    /// What is logged, such as `debug` or `secretfs=debug,warn`
-    #[arg(long, env = "SECRETFS_LOG", default_value = "info", global = true, value_name = "FILTER")]
-    log: String,
+    /// What is logged, such as `debug` or `secretfs=debug,warn` [default: info; for dev: warn]
+    #[arg(long, env = "SECRETFS_LOG", global = true, value_name = "FILTER")]
+    log: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -6,7 +6,7 @@ use super::config::ConfigFile;
 use super::connect::Operator;
 use super::error::Failure;
 use super::value::ValueArgs;
-use super::{Global, output};
+use super::{Global, labels, output};
 
 /// Secrets and their versions.
 #[derive(Debug, Subcommand)]
@@ -63,7 +63,7 @@ pub(super) async fn run(command: SecretCommand, global: &Global, file: ConfigFil
     let environment = operator.environment()?;
     match command {
         SecretCommand::Create { name, value, labels } => {
-            let labels = merge(&labels)?;
+            let labels = labels::merge(&labels)?;
             let created = environment.create_secret(&name, &labels, value.read().await?).await?;
             output::one(global, &created, created.name.as_str())?;
         }
@@ -98,12 +98,6 @@ pub(super) async fn run(command: SecretCommand, global: &Global, file: ConfigFil
         }
     }
     Ok(())
-}
-
-/// Several `--label k=v` as one set.
-pub(super) fn merge(labels: &[Labels]) -> Result<Labels, Failure> {
-    let all: Vec<_> = labels.iter().map(ToString::to_string).collect();
-    all.join(",").parse().map_err(|error| Failure::usage(format!("--label: {error}")))
 }
 
 fn describe(details: &SecretDetails) -> String {

@@ -57,8 +57,8 @@ struct Node {
     freshness: Arc<Freshness>,
     /// What `node status` shows beside the rest. Never held across an await.
     shown: Mutex<Shown>,
-    /// How many manifests have come.
-    manifests: watch::Sender<u64>,
+    /// Whether there has been a manifest.
+    begun: watch::Sender<bool>,
 }
 
 struct Mounted {
@@ -116,17 +116,17 @@ impl Daemon {
                 certificate_expires: certificate_end(&credentials.certificate),
                 ..Shown::default()
             }),
-            manifests: watch::Sender::new(0),
+            begun: watch::Sender::new(false),
         });
         let renewed = Arc::new(Notify::new());
         let mut tasks = JoinSet::new();
         tasks.spawn(follow(client.clone(), renewed.clone(), node.clone()));
         tasks.spawn(keep_certificate(node.clone(), state, client, credentials.ca, renewed));
         tasks.spawn({
-            let mut manifests = node.manifests.subscribe();
+            let mut begun = node.begun.subscribe();
             async move {
                 // The first cold read then finds its session open. If this fails, the read says why.
-                if manifests.changed().await.is_ok() {
+                if begun.wait_for(|begun| *begun).await.is_ok() {
                     let _ = source.prepare().await;
                 }
             }
@@ -140,9 +140,8 @@ impl Daemon {
 
     /// Waits until the node has a manifest.
     pub(crate) async fn first_manifest(&self) {
-        let mut manifests = self.node.manifests.subscribe();
         // Fails only when the sender is gone, which `self` holds.
-        let _ = manifests.wait_for(|count| *count > 0).await;
+        let _ = self.node.begun.subscribe().wait_for(|begun| *begun).await;
     }
 
     /// Unmounts, also with files open, and ends.
@@ -199,7 +198,7 @@ impl Follower for Node {
         }
         tracing::info!(services, targets, "manifest");
         self.freshness.connected();
-        self.manifests.send_modify(|count| *count += 1);
+        self.begun.send_replace(true);
     }
 
     fn disconnected(&self, reason: &str) {

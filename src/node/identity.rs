@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 use zeroize::Zeroizing;
 
-use super::files;
 use crate::client::Credentials;
+use crate::host::files;
 
 /// A joined node. Its private keys were made here and never leave.
 pub(crate) struct NodeIdentity {

@@ -2,9 +2,7 @@
 
 mod config;
 mod daemon;
-pub(crate) mod files;
 mod follow;
-mod hardening;
 mod identity;
 mod join;
 mod renewal;
@@ -13,7 +11,6 @@ mod status;
 
 pub(crate) use config::{Config, MountConfig, RawConfig};
 pub(crate) use daemon::Daemon;
-pub(crate) use hardening::harden;
 #[cfg(feature = "manager")]
 pub(crate) use identity::NodeIdentity;
 pub(crate) use identity::{StateDirectory, StateError};

@@ -3,7 +3,7 @@
 use std::io::Read as _;
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, Subcommand};
 use secretfs_wire::api::NodeState;
 use secretfs_wire::{JoinToken, NodeName, ServiceName};
 use url::Url;
@@ -12,7 +12,27 @@ use zeroize::Zeroizing;
 use super::super::config::ConfigFile;
 use super::super::error::Failure;
 use super::super::{Global, connect, logging, output, shutdown};
+use crate::host;
 use crate::node::{self, Daemon, MountConfig, NodeStatus, StateDirectory, StateError};
+
+/// What a node's own host is told.
+#[derive(Debug, Subcommand)]
+pub(in crate::cli) enum HostCommand {
+    /// Make this host a node
+    #[command(
+        after_help = "Example:\n  secretfs node join https://manager.example:7443 --token sfj1....\n  \
+        secretfs node join https://manager.example:7443 --token - < token"
+    )]
+    Join(JoinArgs),
+    /// Present the node's secrets as files, until SIGTERM
+    #[command(
+        after_help = "Examples:\n  secretfs node run\n  secretfs node run --mount /run/secrets --service web"
+    )]
+    Run(RunArgs),
+    /// Show how the node daemon on this host does
+    #[command(after_help = "Example:\n  secretfs node status --json")]
+    Status(StatusArgs),
+}
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct JoinArgs {
@@ -62,7 +82,15 @@ pub(in crate::cli) struct StatusArgs {
     socket: Option<PathBuf>,
 }
 
-pub(super) async fn join(args: JoinArgs, global: &Global, file: ConfigFile) -> Result<(), Failure> {
+pub(super) async fn run(command: HostCommand, global: &Global, file: ConfigFile) -> Result<(), Failure> {
+    match command {
+        HostCommand::Join(args) => join(args, global, file).await,
+        HostCommand::Run(args) => run_daemon(args, global, file).await,
+        HostCommand::Status(args) => status(args, global, file).await,
+    }
+}
+
+async fn join(args: JoinArgs, global: &Global, file: ConfigFile) -> Result<(), Failure> {
     let raw = node::RawConfig { state_dir: args.state.state_dir, ..Default::default() };
     let config = raw.or(file.node).check().map_err(|error| Failure::usage(error.to_string()))?;
     let state = StateDirectory::at(&config.state_dir);
@@ -120,8 +148,8 @@ fn host_name() -> Result<NodeName, Failure> {
         .map_err(|error| Failure::usage(format!("the host's name cannot be the node's: {error}; add --name")))
 }
 
-pub(super) async fn run(args: RunArgs, global: &Global, file: ConfigFile) -> Result<(), Failure> {
-    logging::start(global.log_format, &global.log)?;
+async fn run_daemon(args: RunArgs, global: &Global, file: ConfigFile) -> Result<(), Failure> {
+    logging::start(global, "info")?;
     let raw = node::RawConfig {
         state_dir: args.state.state_dir,
         socket: args.socket.socket,
@@ -131,7 +159,7 @@ pub(super) async fn run(args: RunArgs, global: &Global, file: ConfigFile) -> Res
         cache_bytes: None,
     };
     let config = raw.or(file.node).check().map_err(|error| Failure::usage(error.to_string()))?;
-    node::harden().map_err(|error| Failure::from_error(&error))?;
+    host::harden().map_err(|error| Failure::from_error(&error))?;
     let shutdown = shutdown::on_signal()?;
     let state = StateDirectory::at(&config.state_dir);
     let identity = state.load().map_err(|error| match error {
@@ -166,7 +194,7 @@ fn mounts(paths: Vec<PathBuf>, service: Option<ServiceName>) -> Result<Vec<Mount
     }
 }
 
-pub(super) async fn status(args: StatusArgs, global: &Global, file: ConfigFile) -> Result<(), Failure> {
+async fn status(args: StatusArgs, global: &Global, file: ConfigFile) -> Result<(), Failure> {
     let raw = node::RawConfig { socket: args.socket, ..Default::default() };
     let config = raw.or(file.node).check().map_err(|error| Failure::usage(error.to_string()))?;
     let status = node::ask_status(&config.socket).await.map_err(|error| {

@@ -9,11 +9,20 @@ use secretfs_wire::{Labels, NodeName, ServiceName};
 use super::config::ConfigFile;
 use super::connect::Operator;
 use super::error::Failure;
-use super::{Global, output};
+use super::{Global, labels, output};
 
 /// Nodes: join, run, approve, revoke.
 #[derive(Debug, Subcommand)]
 pub(super) enum NodeCommand {
+    #[command(flatten)]
+    Host(host::HostCommand),
+    #[command(flatten)]
+    Operator(OperatorCommand),
+}
+
+/// What an operator says of nodes.
+#[derive(Debug, Subcommand)]
+pub(super) enum OperatorCommand {
     /// Join tokens, each for one node
     #[command(subcommand)]
     Token(TokenCommand),
@@ -38,20 +47,6 @@ pub(super) enum NodeCommand {
         #[arg(required = true, value_name = "KEY=VALUE|KEY-")]
         labels: Vec<String>,
     },
-    /// Make this host a node
-    #[command(
-        after_help = "Example:\n  secretfs node join https://manager.example:7443 --token sfj1....\n  \
-        secretfs node join https://manager.example:7443 --token - < token"
-    )]
-    Join(host::JoinArgs),
-    /// Present the node's secrets as files, until SIGTERM
-    #[command(
-        after_help = "Examples:\n  secretfs node run\n  secretfs node run --mount /run/secrets --service web"
-    )]
-    Run(host::RunArgs),
-    /// Show how the node daemon on this host does
-    #[command(after_help = "Example:\n  secretfs node status --json")]
-    Status(host::StatusArgs),
 }
 
 /// Join tokens.
@@ -83,16 +78,17 @@ pub(super) struct Named {
 
 pub(super) async fn run(command: NodeCommand, global: &Global, file: ConfigFile) -> Result<(), Failure> {
     match command {
-        NodeCommand::Join(args) => return host::join(args, global, file).await,
-        NodeCommand::Run(args) => return host::run(args, global, file).await,
-        NodeCommand::Status(args) => return host::status(args, global, file).await,
-        _ => {}
+        NodeCommand::Host(command) => host::run(command, global, file).await,
+        NodeCommand::Operator(command) => operate(command, global, &file).await,
     }
-    let operator = Operator::new(global, &file)?;
+}
+
+async fn operate(command: OperatorCommand, global: &Global, file: &ConfigFile) -> Result<(), Failure> {
+    let operator = Operator::new(global, file)?;
     let environment = operator.environment()?;
     match command {
-        NodeCommand::Token(TokenCommand::Create { ttl, approval, labels }) => {
-            let labels = super::secret::merge(&labels)?;
+        OperatorCommand::Token(TokenCommand::Create { ttl, approval, labels }) => {
+            let labels = labels::merge(&labels)?;
             let request = CreateToken { ttl_seconds: ttl.as_secs(), approval, labels };
             let created = environment.create_token(&request).await?;
             let text = format!(
@@ -104,33 +100,32 @@ pub(super) async fn run(command: NodeCommand, global: &Global, file: ConfigFile)
             );
             output::one(global, &created, &text)?;
         }
-        NodeCommand::Token(TokenCommand::Ls) => {
+        OperatorCommand::Token(TokenCommand::Ls) => {
             let tokens = environment.tokens().await?;
             let headings = ["ID", "STATE", "APPROVAL", "USED BY", "EXPIRES"];
             output::listing(global, headings, &tokens, token_row)?;
         }
-        NodeCommand::Ls => {
+        OperatorCommand::Ls => {
             let nodes = environment.nodes().await?;
             let headings = ["NAME", "STATE", "CONNECTED", "LABELS", "SERVICES", "CERTIFICATE ENDS"];
             output::listing(global, headings, &nodes, node_row)?;
         }
-        NodeCommand::Approve(Named { name }) => {
+        OperatorCommand::Approve(Named { name }) => {
             let node = environment.approve_node(&name).await?;
             output::one(global, &node, node.name.as_str())?;
         }
-        NodeCommand::Revoke(Named { name }) => {
+        OperatorCommand::Revoke(Named { name }) => {
             let node = environment.revoke_node(&name).await?;
             output::one(global, &node, node.name.as_str())?;
         }
-        NodeCommand::Rm(Named { name }) => {
+        OperatorCommand::Rm(Named { name }) => {
             environment.remove_node(&name).await?;
             output::one(global, &name, name.as_str())?;
         }
-        NodeCommand::Label { name, labels } => {
+        OperatorCommand::Label { name, labels } => {
             let node = environment.label_node(&name, &parse_change(&labels)?).await?;
             output::one(global, &node, &format!("{} {}", node.name, node.labels))?;
         }
-        NodeCommand::Join(_) | NodeCommand::Run(_) | NodeCommand::Status(_) => {}
     }
     Ok(())
 }

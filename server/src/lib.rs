@@ -5,6 +5,8 @@
 //! `authn` says who asks and `authz` who may, `api` takes requests apart, `app` carries them out, on
 //! `store` and `keys`.
 
+#![forbid(unsafe_code)]
+
 mod api;
 mod app;
 mod authn;

@@ -4,6 +4,8 @@
 //! manager's API, [`SecretBytes`], the join token and the sealed [`envelope`]. There is no socket,
 //! no file and no clock, so that each piece can be tested and fuzzed as bytes in, bytes out.
 
+#![forbid(unsafe_code)]
+
 pub mod api;
 pub mod envelope;
 mod id;

@@ -9,6 +9,7 @@
 //! - [`source`]: the seam behind which values come from
 //! - [`node`]: the daemon that joins these, follows the manager and opens envelopes
 //! - [`client`]: the manager over mutual TLS, the only module that names reqwest
+//! - [`holder`], [`worker`], [`handover`]: the processes of a node, and what passes between them
 //! - [`host`]: private files and locked memory, for every role
 
 mod cache;
@@ -16,10 +17,27 @@ mod cli;
 mod client;
 mod fs;
 mod fuse;
+mod handover;
+mod holder;
 mod host;
 mod node;
+mod role;
 mod source;
+mod worker;
+
+use role::Role;
 
 fn main() -> std::process::ExitCode {
-    cli::main()
+    match Role::of_this_process() {
+        None => cli::main(),
+        Some(role) => {
+            host::process_title::name_process();
+            host::logging::inherit();
+            match role {
+                Role::Holder => holder::main(),
+                Role::Worker => worker::main(),
+                Role::Repair => holder::repair::main(),
+            }
+        }
+    }
 }

@@ -30,6 +30,9 @@ pub(crate) enum SourceError {
     /// What came is not what the manifest promised.
     #[error("the manager's answer does not fit its manifest: {0}")]
     Inconsistent(String),
+    /// It came, and there is no memory for it.
+    #[error("open files hold all the memory that there is for values")]
+    NoRoom,
 }
 
 /// Gives values. The production source asks the manager over HTTP/2; tests have their own.

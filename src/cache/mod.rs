@@ -1,5 +1,8 @@
 //! Values in memory: as few fetches as can be, and no cleartext longer than it is granted.
 
+mod arena;
+mod key;
+mod left_behind;
 mod shelf;
 mod status;
 #[cfg(test)]
@@ -11,9 +14,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
 use secretfs_wire::manifest::Manifest;
-use secretfs_wire::{SecretBytes, ServiceName, TargetName, VersionId};
+use secretfs_wire::{SecretBytes, VersionId};
 use tokio::runtime::Handle;
 
+use self::arena::Full;
+pub(crate) use self::arena::{Arena, Slice, Value};
+pub(crate) use self::key::Key;
+pub(crate) use self::left_behind::LeftBehind;
 use self::shelf::Shelf;
 pub(crate) use self::status::CacheStatus;
 use self::status::Counters;
@@ -22,13 +29,19 @@ use crate::source::{SecretSource, SourceError, ValueRequest};
 /// How many bytes of values are kept by default: 64 MiB.
 pub(crate) const DEFAULT_CAPACITY: usize = 64 << 20;
 
+/// How many bytes more than that an arena has at the least: for values that only open files still
+/// hold, and for those that are on their way.
+const SPARE: usize = 16 << 20;
+
 /// The fetched values of a node, by service, target and version.
 ///
 /// A value is fetched once, however many wait for it, and the fetch ends even when all who waited
 /// have gone, so that the next one finds it. Failures are not kept. Only what the last manifest
-/// grants is kept: the rest is dropped, and so wiped when the last open file lets go of it.
+/// grants is kept: the rest is dropped, and so wiped when the last open file lets go of it. The values
+/// themselves are in an [`Arena`], which outlives the cache if its process is killed.
 pub(crate) struct ValueCache {
     source: Arc<dyn SecretSource>,
+    arena: Arc<Arena>,
     // Fetches run here. Opens come from threads that no runtime has entered.
     runtime: Handle,
     shared: Arc<Mutexed>,
@@ -46,30 +59,32 @@ struct State {
 }
 
 type Flight = Shared<BoxFuture<'static, Outcome>>;
-type Outcome = Result<Arc<SecretBytes>, SourceError>;
-
-/// What a cached value is found by.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Key {
-    service: ServiceName,
-    target: TargetName,
-    version: VersionId,
-}
+type Outcome = Result<Arc<Value>, SourceError>;
 
 impl ValueCache {
-    /// A cache that keeps up to `capacity` bytes of values and fetches on `runtime`.
-    pub(crate) fn new(source: Arc<dyn SecretSource>, capacity: usize, runtime: Handle) -> Self {
+    /// How many words of memory the arena of a cache has that keeps up to `capacity` bytes.
+    pub(crate) fn words_for(capacity: usize) -> usize {
+        Arena::words_for(capacity.saturating_add(capacity.max(SPARE)))
+    }
+
+    /// A cache that keeps up to `capacity` bytes of values, in `arena`, and fetches on `runtime`.
+    pub(crate) fn new(
+        source: Arc<dyn SecretSource>,
+        capacity: usize,
+        arena: Arc<Arena>,
+        runtime: Handle,
+    ) -> Self {
         let state = State {
             shelf: Shelf::new(capacity),
             flights: HashMap::new(),
             granted: Arc::default(),
             counters: Counters::default(),
         };
-        Self { source, runtime, shared: Arc::new(Mutex::new(state)) }
+        Self { source, arena, runtime, shared: Arc::new(Mutex::new(state)) }
     }
 
     /// The value, if it is here.
-    pub(crate) fn get_ready(&self, request: &ValueRequest) -> Option<Arc<SecretBytes>> {
+    pub(crate) fn get_ready(&self, request: &ValueRequest) -> Option<Arc<Value>> {
         let mut state = lock(&self.shared);
         let value = state.shelf.get(&Key::of(request))?;
         state.counters.hits += 1;
@@ -77,7 +92,7 @@ impl ValueCache {
     }
 
     /// A kept version that may not be the current one.
-    pub(crate) fn get_version(&self, request: &ValueRequest, version: VersionId) -> Option<Arc<SecretBytes>> {
+    pub(crate) fn get_version(&self, request: &ValueRequest, version: VersionId) -> Option<Arc<Value>> {
         let key = Key { version, ..Key::of(request) };
         lock(&self.shared).shelf.get(&key)
     }
@@ -92,7 +107,7 @@ impl ValueCache {
     }
 
     /// The value, or the flight that brings it.
-    fn board(&self, request: ValueRequest) -> Result<Arc<SecretBytes>, Flight> {
+    fn board(&self, request: ValueRequest) -> Result<Arc<Value>, Flight> {
         let key = Key::of(&request);
         let mut state = lock(&self.shared);
         if let Some(value) = state.shelf.get(&key) {
@@ -109,9 +124,11 @@ impl ValueCache {
     fn launch(&self, key: Key, request: ValueRequest) -> Flight {
         let size = request.details.size as usize;
         let fetch = self.source.fetch(request);
-        let landing = Landing { key, shared: self.shared.clone() };
+        let landing = Landing { key, arena: self.arena.clone(), shared: self.shared.clone() };
         let task = self.runtime.spawn(async move {
-            let outcome = fetch.await.and_then(|value| check_size(value, size));
+            let fetched = fetch.await.and_then(|value| check_size(value, size));
+            // What was fetched is wiped at once: from here on the arena has the only copy.
+            let outcome = fetched.and_then(|value| landing.keep(&value));
             landing.land(&outcome);
             // Off the list before anybody hears of it: who asks again gets another flight.
             drop(landing);
@@ -132,6 +149,22 @@ impl ValueCache {
         drop(dropped);
     }
 
+    /// Takes over values that a former worker left in the arena, as far as the last manifest grants
+    /// them. The rest is dropped, and so wiped unless an open file holds it.
+    pub(crate) fn adopt(&self, values: Vec<(Key, Arc<Value>)>) {
+        let mut state = lock(&self.shared);
+        let mut dropped = Vec::new();
+        for (key, value) in values {
+            if key.granted_size(&state.granted) == Some(value.len()) {
+                dropped.extend(state.shelf.put(key, value));
+            } else {
+                dropped.push(value);
+            }
+        }
+        drop(state);
+        drop(dropped);
+    }
+
     /// What `node status` shows.
     pub(crate) fn status(&self) -> CacheStatus {
         let state = lock(&self.shared);
@@ -143,10 +176,26 @@ impl ValueCache {
 /// the key must not stay taken.
 struct Landing {
     key: Key,
+    arena: Arc<Arena>,
     shared: Arc<Mutexed>,
 }
 
 impl Landing {
+    /// Puts a value into the arena. If need be, others make room that were longest not used and that
+    /// no open file holds.
+    fn keep(&self, value: &SecretBytes) -> Outcome {
+        loop {
+            match self.arena.keep(&self.key, value) {
+                Ok(value) => return Ok(Arc::new(value)),
+                Err(Full) => {
+                    let gone = lock(&self.shared).shelf.make_room();
+                    // Wiped here, where no lock is held.
+                    drop(gone.ok_or(SourceError::NoRoom)?);
+                }
+            }
+        }
+    }
+
     fn land(&self, outcome: &Outcome) {
         let mut state = lock(&self.shared);
         let dropped = match outcome {
@@ -171,25 +220,11 @@ impl Drop for Landing {
     }
 }
 
-impl Key {
-    fn of(request: &ValueRequest) -> Self {
-        Self {
-            service: request.service.clone(),
-            target: request.target.clone(),
-            version: request.details.version_id,
-        }
-    }
-
-    fn is_granted(&self, manifest: &Manifest) -> bool {
-        manifest.target(&self.service, &self.target).is_some_and(|details| details.version_id == self.version)
-    }
-}
-
 /// A size that differs from what `stat` showed would be read short or past its end.
-fn check_size(value: SecretBytes, promised: usize) -> Outcome {
+fn check_size(value: SecretBytes, promised: usize) -> Result<SecretBytes, SourceError> {
     let got = value.len();
     if got == promised {
-        return Ok(Arc::new(value));
+        return Ok(value);
     }
     Err(SourceError::Inconsistent(format!("{got} bytes came where {promised} were promised")))
 }

@@ -3,12 +3,11 @@
 use std::sync::Arc;
 
 use lru::LruCache;
-use secretfs_wire::SecretBytes;
 
-use super::Key;
+use super::{Key, Value};
 
 pub(super) struct Shelf {
-    values: LruCache<Key, Arc<SecretBytes>>,
+    values: LruCache<Key, Arc<Value>>,
     bytes: usize,
     capacity: usize,
 }
@@ -20,12 +19,12 @@ impl Shelf {
     }
 
     /// The value, which is now the most recently used.
-    pub(super) fn get(&mut self, key: &Key) -> Option<Arc<SecretBytes>> {
+    pub(super) fn get(&mut self, key: &Key) -> Option<Arc<Value>> {
         self.values.get(key).cloned()
     }
 
     /// Keeps a value, unless it alone is larger than all there is room for. Returns what had to go.
-    pub(super) fn put(&mut self, key: Key, value: Arc<SecretBytes>) -> Vec<Arc<SecretBytes>> {
+    pub(super) fn put(&mut self, key: Key, value: Arc<Value>) -> Vec<Arc<Value>> {
         let mut gone = Vec::new();
         if value.len() > self.capacity {
             return gone;
@@ -44,12 +43,22 @@ impl Shelf {
     }
 
     /// Keeps only what is wanted. Returns the rest.
-    pub(super) fn retain(&mut self, wanted: impl Fn(&Key) -> bool) -> Vec<Arc<SecretBytes>> {
+    pub(super) fn retain(&mut self, wanted: impl Fn(&Key) -> bool) -> Vec<Arc<Value>> {
         let unwanted: Vec<Key> =
             self.values.iter().map(|(key, _)| key).filter(|key| !wanted(key)).cloned().collect();
         let gone: Vec<_> = unwanted.iter().filter_map(|key| self.values.pop(key)).collect();
         self.bytes -= gone.iter().map(|value| value.len()).sum::<usize>();
         gone
+    }
+
+    /// Lets go of the least recently used value that nobody else holds, so that it is wiped.
+    pub(super) fn make_room(&mut self) -> Option<Arc<Value>> {
+        let mut oldest_first = self.values.iter().rev();
+        let (key, _) = oldest_first.find(|(_, value)| Arc::strong_count(value) == 1)?;
+        let key = key.clone();
+        let gone = self.values.pop(&key)?;
+        self.bytes -= gone.len();
+        Some(gone)
     }
 
     pub(super) const fn bytes(&self) -> usize {

@@ -1,19 +1,24 @@
 use std::sync::Arc;
 
 use futures::FutureExt;
+use secretfs_wire::VersionId;
 use secretfs_wire::manifest::Manifest;
-use secretfs_wire::{SecretBytes, VersionId};
 use tokio::runtime::Handle;
 
-use super::ValueCache;
+use super::{Key, Value, ValueCache};
 use crate::fs::test_manifest::{manifest, target};
+use crate::fs::test_memory::arena;
 use crate::fs::test_source::TestSource;
 use crate::source::{SourceError, ValueRequest};
 
 const CAPACITY: usize = 100;
 
 fn cache(source: &Arc<TestSource>) -> ValueCache {
-    ValueCache::new(source.clone(), CAPACITY, Handle::current())
+    ValueCache::new(source.clone(), CAPACITY, arena(1000), Handle::current())
+}
+
+fn read(value: &Value) -> Vec<u8> {
+    value.copy(0..value.len()).expose_secret().to_vec()
 }
 
 fn version(id: u64) -> VersionId {
@@ -44,7 +49,7 @@ async fn a_value_is_fetched_once() {
     let cache = cache(&source);
     cache.retain(&grant(&source, &[(1, 10)]));
     assert!(cache.get_ready(&request(1, 10)).is_none());
-    assert_eq!(cache.get(request(1, 10)).await.expect("a value").expose_secret(), [1; 10]);
+    assert_eq!(read(&cache.get(request(1, 10)).await.expect("a value")), [1; 10]);
     assert!(cache.get_ready(&request(1, 10)).is_some());
     assert!(cache.get(request(1, 10)).await.is_ok());
     assert_eq!(source.asked().len(), 1);
@@ -140,7 +145,7 @@ async fn what_is_not_granted_any_more_is_wiped() {
     let cache = cache(&source);
     cache.retain(&grant(&source, &[(1, 10), (2, 20)]));
     let value = cache.get(request(1, 10)).await.expect("a value");
-    let watch: std::sync::Weak<SecretBytes> = Arc::downgrade(&value);
+    let watch = Arc::downgrade(&value);
     drop(value);
     cache.get(request(2, 20)).await.expect("a value");
     cache.retain(&grant(&source, &[(2, 20)]));
@@ -165,11 +170,55 @@ async fn what_is_revoked_on_its_way_is_not_kept() {
     assert!(watch.upgrade().is_none(), "somebody still holds the cleartext");
 }
 
+#[tokio::test]
+async fn what_no_open_file_holds_makes_room() {
+    const SIZE: u32 = 1 << 20;
+    let source = TestSource::new();
+    // Six such values have the place that is meant for names.
+    let cache = ValueCache::new(source.clone(), usize::MAX, arena(0), Handle::current());
+    let sizes: Vec<_> = (1..=8).map(|id| (id, SIZE)).collect();
+    cache.retain(&grant(&source, &sizes));
+    let held = cache.get(request(1, SIZE)).await.expect("a value");
+    for id in 2..=7 {
+        cache.get(request(id, SIZE)).await.expect("a value");
+    }
+    assert_eq!(cache.status().entries, 6);
+    assert!(cache.get_ready(&request(2, SIZE)).is_none(), "longest not used and not held");
+    assert_eq!(cache.get_ready(&request(1, SIZE)).expect("held").entry(), held.entry());
+    let all: Vec<_> = (1..=7).filter_map(|id| cache.get_ready(&request(id, SIZE))).collect();
+    assert_eq!(cache.get(request(8, SIZE)).await.expect_err("all are held"), SourceError::NoRoom);
+    assert_eq!((cache.status().entries, cache.status().last_failure.is_some()), (6, true));
+    drop(all);
+    assert!(cache.get(request(8, SIZE)).await.is_ok());
+}
+
+#[tokio::test]
+async fn of_what_a_former_worker_left_only_what_is_granted_is_kept() {
+    let source = TestSource::new();
+    let arena = arena(1000);
+    let sizes = [(1, 10), (2, 10), (3, 10)];
+    let former = ValueCache::new(source.clone(), CAPACITY, arena.clone(), Handle::current());
+    former.retain(&grant(&source, &sizes));
+    let mut values = Vec::new();
+    for (id, size) in sizes {
+        let value = former.get(request(id, size)).await.expect("a value");
+        values.push((Key::of(&request(id, size)), value));
+    }
+    drop(former);
+    let cache = ValueCache::new(source.clone(), CAPACITY, arena.clone(), Handle::current());
+    // The third is not as long as the manifest says.
+    cache.retain(&grant(&source, &[(1, 10), (3, 11)]));
+    cache.adopt(values);
+    assert!(cache.get_ready(&request(1, 10)).is_some());
+    assert_eq!((cache.status().entries, cache.status().bytes, arena.used()), (1, 10, 1));
+    assert_eq!(source.asked().len(), 3);
+}
+
 #[test]
 fn no_runtime_needs_to_be_entered() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().expect("a runtime");
     let source = TestSource::new();
-    let cache = ValueCache::new(source.clone(), CAPACITY, runtime.handle().clone());
+    let cache = ValueCache::new(source.clone(), CAPACITY, arena(1000), runtime.handle().clone());
     cache.retain(&grant(&source, &[(1, 10)]));
     assert!(cache.get_ready(&request(1, 10)).is_none());
     source.shut_gate();

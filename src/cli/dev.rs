@@ -2,6 +2,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
+use rustix::process::{Pid, Signal, kill_process};
 use secretfs_server::{Manager, OperatorCredentials};
 use secretfs_wire::api::{Assignment, Attach, CreateEnvironment, CreateToken};
 use secretfs_wire::{EnvironmentName, Labels, NodeName, SecretName, ServiceName};
@@ -11,15 +12,18 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use super::error::Failure;
-use super::{Global, connect, logging, manager, output, shutdown};
+use super::{Global, connect, manager, output};
 use crate::client::{Credentials, NewValue, OperatorClient};
+use crate::holder::Settings;
 use crate::host;
-use crate::node::{self, Daemon, MountConfig, NodeIdentity};
+use crate::node::{self, MountConfig, NodeIdentity, StateDirectory};
 
 pub(super) const EXAMPLE: &str = "Example:\n  secretfs dev --mount /tmp/secrets";
 
 /// How long the demo's secrets may take to appear.
 const READY: Duration = Duration::from_secs(30);
+/// What the daemons log, unless it is asked for otherwise.
+const LOG: &str = "warn";
 const ENVIRONMENT: &str = "dev";
 const SERVICE: &str = "demo";
 /// Names, and how many characters are generated.
@@ -34,23 +38,26 @@ pub(super) struct DevArgs {
 
 pub(super) async fn run(args: DevArgs, global: &Global) -> Result<(), Failure> {
     // What is printed is the guide; only trouble belongs between its lines.
-    logging::start(global, "warn")?;
+    global.start_logging(LOG)?;
     if let Err(error) = host::harden() {
         tracing::warn!("{error}");
     }
-    let shutdown = shutdown::on_signal()?;
+    let shutdown = super::shutdown_signal()?;
     let files = private_directory()?;
     let mount = MountPoint::choose(args.mount, files.path())?;
     let stop_manager = CancellationToken::new();
     let (url, operator, serving) = start_manager(stop_manager.clone()).await?;
-    let daemon = tokio::select! {
-        daemon = start_node(&url, &operator, &mount, files.path()) => daemon?,
+    let mut node = tokio::select! {
+        node = start_node(&url, &operator, &mount, files.path(), global) => node?,
         () = shutdown.cancelled() => return Ok(()),
     };
     output::line(&guide(&mount.path, &files.path().join("config.toml")))?;
-    shutdown.cancelled().await;
+    tokio::select! {
+        () = shutdown.cancelled() => {}
+        ended = node.holder.wait() => return Err(Failure::failed(format!("the node has ended: {}", text(ended)))),
+    }
 
-    daemon.stop().await;
+    node.stop().await?;
     stop_manager.cancel();
     match serving.await {
         Ok(outcome) => outcome.map_err(|error| Failure::from_error(&error))?,
@@ -84,7 +91,8 @@ async fn start_node(
     operator: &OperatorCredentials,
     mount: &MountPoint,
     files: &Path,
-) -> Result<Daemon, Failure> {
+    global: &Global,
+) -> Result<Node, Failure> {
     let socket = files.join("node.sock");
     manager::write_operator(files, &connect::show(url), Some(ENVIRONMENT), operator)?;
     append_node_section(files, &socket)?;
@@ -95,17 +103,61 @@ async fn start_node(
     };
     let client = OperatorClient::new(url.clone(), &credentials)?;
     let identity = set_up(&client, url).await?;
+    let state_dir = files.join("node");
+    StateDirectory::at(&state_dir).save(&identity).map_err(|error| Failure::from_error(&error))?;
     let raw = node::RawConfig {
-        socket: Some(socket),
+        state_dir: Some(state_dir),
+        socket: Some(socket.clone()),
         mounts: vec![MountConfig { path: mount.path.clone(), service: None }],
         ..Default::default()
     };
     let config = raw.check().map_err(|error| Failure::from_error(&error))?;
-    let daemon = Daemon::start(identity, None, config).await.map_err(|error| Failure::from_error(&error))?;
-    tokio::time::timeout(READY, daemon.first_manifest())
-        .await
-        .map_err(|_| Failure::failed("the demo's secrets did not appear in time"))?;
-    Ok(daemon)
+    let mut node = Node::start(config, global)?;
+    tokio::select! {
+        appeared = tokio::time::timeout(READY, secrets_appear(&socket)) => {
+            appeared.map_err(|_| Failure::failed("the demo's secrets did not appear in time"))?;
+        }
+        ended = node.holder.wait() => {
+            return Err(Failure::failed(format!("the node did not start: {}", text(ended))));
+        }
+    }
+    Ok(node)
+}
+
+/// The node's processes, as `secretfs node run` has them.
+struct Node {
+    holder: tokio::process::Child,
+}
+
+impl Node {
+    fn start(config: node::Config, global: &Global) -> Result<Self, Failure> {
+        let settings = Settings { config, bound_to_parent: true };
+        let command = settings.command(global.log_filter(LOG), global.log_format);
+        let holder = command.and_then(|command| tokio::process::Command::from(command).spawn());
+        let holder = holder.map_err(|error| Failure::failed(format!("cannot start the holder: {error}")))?;
+        Ok(Self { holder })
+    }
+
+    async fn stop(mut self) -> Result<(), Failure> {
+        if let Some(pid) = self.holder.id().and_then(|id| Pid::from_raw(id.cast_signed())) {
+            // Ctrl-C may have ended it already.
+            let _ = kill_process(pid, Signal::TERM);
+        }
+        match self.holder.wait().await {
+            Ok(status) if status.success() => Ok(()),
+            ended => Err(Failure::failed(format!("the node did not stop cleanly: {}", text(ended)))),
+        }
+    }
+}
+
+fn text(ended: std::io::Result<std::process::ExitStatus>) -> String {
+    ended.map_or_else(|error| error.to_string(), |status| status.to_string())
+}
+
+async fn secrets_appear(socket: &Path) {
+    while !node::ask_status(socket).await.is_ok_and(|status| status.targets == SECRETS.len()) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
 
 async fn set_up(client: &OperatorClient, url: &Url) -> Result<NodeIdentity, Failure> {
@@ -201,7 +253,7 @@ impl MountPoint {
 fn guide(mount: &Path, config: &Path) -> String {
     let (mount, config, program) = (mount.display(), config.display(), program());
     format!(
-        "secretfs {version}: manager, node and mount in this process. Nothing is kept.\n\n\
+        "secretfs {version}: manager, node and mount. Nothing is kept.\n\n\
          Mounted at {mount}. Read a secret:\n\n    \
          cat {mount}/demo/db_password\n    \
          cat {mount}/demo/api_key\n\n\

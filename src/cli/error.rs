@@ -1,14 +1,14 @@
 //! How a command fails: one line on stderr that says what was wrong and what to do next, and an
 //! exit code for scripts.
 
-use std::fmt::Write as _;
-use std::io::Write as _;
 use std::process::ExitCode;
 
 use secretfs_wire::api::ErrorCode;
 
 use super::output;
 use crate::client::ClientError;
+use crate::host::error_chain;
+use crate::host::logging::last_words;
 
 /// The exit codes of the command line contract.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,26 +45,18 @@ impl Failure {
 
     /// It did not work, with every cause that the error names.
     pub(super) fn from_error(error: &dyn std::error::Error) -> Self {
-        let mut message = error.to_string();
-        let mut source = error.source();
-        while let Some(cause) = source {
-            // Infallible: a String takes everything.
-            let _ = write!(message, ": {cause}");
-            source = cause.source();
-        }
-        Self::failed(message)
+        Self::failed(error_chain(error))
     }
 
     /// Adds what to do next.
     pub(super) fn hint(mut self, hint: &str) -> Self {
-        let _ = write!(self.message, "; {hint}");
+        self.message = format!("{}; {hint}", self.message);
         self
     }
 
     /// Writes the line and gives the exit code.
     pub(super) fn report(self) -> ExitCode {
-        let line = self.message.replace(['\n', '\r'], " ");
-        let _ = writeln!(std::io::stderr(), "secretfs: {line}");
+        last_words(&self.message);
         ExitCode::from(self.exit as u8)
     }
 }

@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 
 use super::config::{ConfigFile, user_directory};
 use super::error::Failure;
-use super::{Global, connect, logging, output, shutdown};
+use super::{Global, connect, output};
 use crate::host::{self, files};
 
 /// Set up and run a manager.
@@ -155,12 +155,12 @@ pub(super) fn write_operator(
 }
 
 async fn serve(args: ManagerArgs, global: &Global, file: ConfigFile) -> Result<(), Failure> {
-    logging::start(global, "info")?;
+    global.start_logging("info")?;
     let config = args.check(file)?;
     if let Err(error) = host::harden() {
         tracing::warn!(%error, "memory is not protected");
     }
-    let shutdown = shutdown::on_signal()?;
+    let shutdown = super::shutdown_signal()?;
     let manager = Manager::open(&config).await.map_err(|error| Failure::from_error(&error))?;
     let listener = TcpListener::bind(config.listen)
         .await

@@ -8,14 +8,12 @@ mod dev;
 mod environment;
 mod error;
 mod labels;
-mod logging;
 #[cfg(feature = "manager")]
 mod manager;
 mod node;
 mod output;
 mod secret;
 mod service;
-mod shutdown;
 mod value;
 
 use std::path::PathBuf;
@@ -27,7 +25,8 @@ use url::Url;
 
 use config::ConfigFile;
 use error::Failure;
-use logging::LogFormat;
+
+use crate::host::logging::{self, LogFormat};
 
 /// Secrets where programs already look for them: files under /run/secrets, never written down.
 #[derive(Debug, Parser)]
@@ -77,6 +76,23 @@ pub(crate) struct Global {
     log: Option<String>,
 }
 
+impl Global {
+    /// Logs what the user asked for, or else what `default` lets through, from now on.
+    fn start_logging(&self, default: &str) -> Result<(), Failure> {
+        logging::start(self.log_filter(default), self.log_format).map_err(Failure::usage)
+    }
+
+    fn log_filter<'a>(&'a self, default: &'a str) -> &'a str {
+        self.log.as_deref().unwrap_or(default)
+    }
+
+    /// The filter for another process, which could not say what is wrong with it.
+    fn checked_log_filter<'a>(&'a self, default: &'a str) -> Result<&'a str, Failure> {
+        let filter = self.log_filter(default);
+        logging::check(filter).map_err(Failure::usage).map(|()| filter)
+    }
+}
+
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run manager, node and mount on this machine, with two secrets to try; nothing is kept
@@ -121,6 +137,13 @@ pub(crate) fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
     }
+}
+
+/// A token that is cancelled by SIGINT or SIGTERM.
+#[cfg(feature = "manager")]
+fn shutdown_signal() -> Result<tokio_util::sync::CancellationToken, Failure> {
+    crate::host::shutdown::on_signal()
+        .map_err(|error| Failure::failed(format!("cannot handle signals: {error}")))
 }
 
 async fn run(cli: Cli) -> Result<(), Failure> {

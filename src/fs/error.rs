@@ -37,6 +37,12 @@ pub(crate) enum FsError {
     /// A handle of a former process whose version is no longer to be had.
     #[error("the version that this handle was opened on is gone")]
     HandleLost,
+    /// The value came and could not be kept.
+    #[error("{0}")]
+    NoRoom(SourceError),
+    /// No more can be kept of what is open.
+    #[error("too many files are open in this file system")]
+    TooManyOpenFiles,
     /// There is no such extended attribute.
     #[error("there is no such extended attribute")]
     NoAttribute,
@@ -58,6 +64,8 @@ impl FsError {
             | Self::TimedOut
             | Self::Stale
             | Self::HandleLost => Errno::IO,
+            Self::NoRoom(_) => Errno::NOMEM,
+            Self::TooManyOpenFiles => Errno::NFILE,
             Self::NoAttribute => Errno::NODATA,
         }
     }
@@ -70,6 +78,7 @@ impl From<SourceError> for FsError {
             // Whoever asks again after `Superseded` does so before it comes to this.
             SourceError::Unreachable(_) | SourceError::Superseded => Self::Unreachable(error),
             SourceError::Inconsistent(_) => Self::Inconsistent(error),
+            SourceError::NoRoom => Self::NoRoom(error),
         }
     }
 }
@@ -93,6 +102,8 @@ mod tests {
             (FsError::TimedOut, Errno::IO),
             (FsError::Stale, Errno::IO),
             (FsError::HandleLost, Errno::IO),
+            (SourceError::NoRoom.into(), Errno::NOMEM),
+            (FsError::TooManyOpenFiles, Errno::NFILE),
             (FsError::NoAttribute, Errno::NODATA),
         ] {
             assert_eq!(error.errno(), errno, "{error}");

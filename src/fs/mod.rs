@@ -10,8 +10,11 @@ mod handles;
 mod inode;
 #[cfg(test)]
 mod model_test;
+mod request;
 #[cfg(test)]
 pub(crate) mod test_manifest;
+#[cfg(test)]
+pub(crate) mod test_memory;
 #[cfg(test)]
 pub(crate) mod test_source;
 #[cfg(test)]
@@ -20,28 +23,27 @@ mod tree;
 mod trouble;
 mod xattr;
 
-use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use secretfs_wire::SecretBytes;
+use secretfs_wire::VersionId;
 use secretfs_wire::manifest::Manifest;
 use tokio::sync::watch;
 
 pub(crate) use self::change::Change;
 pub(crate) use self::error::FsError;
 pub(crate) use self::freshness::{DEFAULT_MAX_STALE, Freshness};
-pub(crate) use self::handles::Handle;
-use self::handles::Handles;
+pub(crate) use self::handles::{Handle, Handles};
 pub(crate) use self::inode::{Inode, InodeKey};
+pub(crate) use self::request::RequestId;
 pub(crate) use self::tree::{Attributes, Entry, Kind, Layout};
 use self::tree::{File, Tree};
 pub(crate) use self::trouble::Trouble;
 use self::trouble::Troubles;
-use crate::cache::ValueCache;
+use crate::cache::{Slice, Value, ValueCache};
 use crate::source::SourceError;
 
 /// How long an open waits for a value by default: 2 seconds.
@@ -81,13 +83,6 @@ pub(crate) enum Access {
     Write,
 }
 
-/// A part of a pinned value.
-#[derive(Debug)]
-pub(crate) struct Slice {
-    value: Arc<SecretBytes>,
-    range: Range<usize>,
-}
-
 /// What there is to poll for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Readiness {
@@ -104,6 +99,7 @@ impl FileSystem {
     pub(crate) fn new(
         cache: Arc<ValueCache>,
         freshness: Arc<Freshness>,
+        handles: Handles,
         key: InodeKey,
         layout: Layout,
         deadline: Duration,
@@ -113,7 +109,7 @@ impl FileSystem {
             tree: ArcSwap::from_pointee(empty),
             replaced: watch::Sender::new(()),
             updating: Mutex::new(()),
-            handles: Handles::default(),
+            handles,
             troubles: Troubles::default(),
             cache,
             freshness,
@@ -121,6 +117,12 @@ impl FileSystem {
             layout,
             deadline,
         })
+    }
+
+    /// Takes over the files that were opened through a former worker, with what `find` has for an entry
+    /// of the arena and a version. Called once, before any other request.
+    pub(crate) fn adopt(&self, find: impl Fn(u32, VersionId) -> Option<Arc<Value>>) {
+        self.handles.adopt(find);
     }
 
     /// Shows another manifest from now on, and tells what the kernel must forget.
@@ -136,7 +138,12 @@ impl FileSystem {
         self.cache.retain(manifest);
         drop(updating);
         self.replaced.send_replace(());
-        old.changes_to(&new)
+        let mut changes = old.changes_to(&new);
+        // Who waits for a file that was removed while no worker ran is in neither tree.
+        let waited_for = self.handles.waited_for().into_iter();
+        let gone = waited_for.filter(|inode| old.node(*inode).is_err() && new.node(*inode).is_err());
+        changes.extend(gone.map(|inode| Change::Changed { inode }));
+        changes
     }
 
     /// What a directory has under a name.
@@ -174,7 +181,15 @@ impl FileSystem {
     }
 
     /// Opens a file: pins its current version.
-    pub(crate) fn open(self: &Arc<Self>, inode: Inode, access: Access) -> Result<Opening, FsError> {
+    ///
+    /// What a killed worker may have done for the same request is undone first.
+    pub(crate) fn open(
+        self: &Arc<Self>,
+        inode: Inode,
+        access: Access,
+        request: RequestId,
+    ) -> Result<Opening, FsError> {
+        self.handles.undo(request);
         let tree = self.tree.load();
         let file = tree.file(inode)?;
         if access != Access::Read {
@@ -184,17 +199,17 @@ impl FileSystem {
             return Err(self.troubles.record(inode, FsError::Stale));
         }
         match self.cache.get_ready(&file.request) {
-            Some(value) => Ok(Opening::Ready(self.pin(file, value))),
-            None => Ok(Opening::Wait(self.clone().open_cold(inode).boxed())),
+            Some(value) => self.pin(file, value, request).map(Opening::Ready),
+            None => Ok(Opening::Wait(self.clone().open_cold(inode, request).boxed())),
         }
     }
 
-    async fn open_cold(self: Arc<Self>, inode: Inode) -> Result<Handle, FsError> {
+    async fn open_cold(self: Arc<Self>, inode: Inode, request: RequestId) -> Result<Handle, FsError> {
         let fetched = tokio::time::timeout(self.deadline, self.fetch(inode)).await;
         match fetched.unwrap_or(Err(FsError::TimedOut)) {
             Ok((file, value)) => {
                 self.troubles.clear(inode);
-                Ok(self.pin(&file, value))
+                self.pin(&file, value, request)
             }
             // Removed while it was waited for, which is no trouble.
             Err(FsError::NotFound) => Err(FsError::NotFound),
@@ -203,7 +218,7 @@ impl FileSystem {
     }
 
     /// Fetches until what came is what the tree names. Bounded by the deadline of the caller.
-    async fn fetch(&self, inode: Inode) -> Result<(Arc<File>, Arc<SecretBytes>), FsError> {
+    async fn fetch(&self, inode: Inode) -> Result<(Arc<File>, Arc<Value>), FsError> {
         let mut replaced = self.replaced.subscribe();
         loop {
             let file = self.tree.load().file(inode)?.clone();
@@ -221,24 +236,24 @@ impl FileSystem {
     }
 
     fn is_current(&self, file: &File) -> bool {
-        let version = file.request.details.version_id;
-        self.current(file.attributes.inode).is_some_and(|current| current == Handle::of(version))
+        self.current(file.attributes.inode) == Some(file.request.details.version_id)
     }
 
-    /// The handle that an open would get now.
-    fn current(&self, inode: Inode) -> Option<Handle> {
+    /// The version that an open would get now.
+    fn current(&self, inode: Inode) -> Option<VersionId> {
         let tree = self.tree.load();
-        tree.file(inode).ok().map(|file| Handle::of(file.request.details.version_id))
+        tree.file(inode).ok().map(|file| file.request.details.version_id)
     }
 
-    fn pin(&self, file: &File, value: Arc<SecretBytes>) -> Handle {
-        self.handles.pin(file.attributes.inode, file.request.details.version_id, value)
+    fn pin(&self, file: &File, value: Arc<Value>, request: RequestId) -> Result<Handle, FsError> {
+        let inode = file.attributes.inode;
+        let pinned = self.handles.pin(inode, file.request.details.version_id, value, request);
+        pinned.map_err(|error| self.troubles.record(inode, error))
     }
 
     /// Reads what the handle pins, whatever is current by now; past the end there is nothing.
     ///
-    /// A handle that a former process opened is pinned nowhere: it is served while the cache has its
-    /// version.
+    /// A file whose value was lost with a former worker is served while the cache has its version.
     pub(crate) fn read(
         &self,
         inode: Inode,
@@ -246,26 +261,40 @@ impl FileSystem {
         offset: u64,
         size: u32,
     ) -> Result<Slice, FsError> {
-        let pinned = self.handles.get(inode, handle);
-        let value = pinned.or_else(|| self.taken_over(inode, handle)).ok_or(FsError::HandleLost)?;
-        let start = usize::try_from(offset).unwrap_or(usize::MAX).min(value.len());
-        let end = start.saturating_add(size as usize).min(value.len());
-        Ok(Slice { value, range: start..end })
+        let pinned = self.handles.value(inode, handle);
+        let value = pinned.or_else(|| self.fetched_again(inode, handle)).ok_or(FsError::HandleLost)?;
+        let start = usize::try_from(offset).unwrap_or(usize::MAX);
+        Ok(value.copy(start..start.saturating_add(size as usize)))
     }
 
-    fn taken_over(&self, inode: Inode, handle: Handle) -> Option<Arc<SecretBytes>> {
+    fn fetched_again(&self, inode: Inode, handle: Handle) -> Option<Arc<Value>> {
+        let version = self.handles.version(inode, handle)?;
         let tree = self.tree.load();
-        self.cache.get_version(&tree.file(inode).ok()?.request, handle.version()?)
+        self.cache.get_version(&tree.file(inode).ok()?.request, version)
     }
 
-    /// Closes an open file.
+    /// Closes an open file. Doing it again changes nothing.
     pub(crate) fn release(&self, inode: Inode, handle: Handle) {
         self.handles.release(inode, handle);
     }
 
-    /// Whether an open file reads the current version.
-    pub(crate) fn poll(&self, inode: Inode, handle: Handle) -> Readiness {
-        if self.current(inode) == Some(handle) { Readiness::Current } else { Readiness::Changed }
+    /// Whether an open file reads the current version. With the kernel's number for the open file, it
+    /// is among the [`pollers`](Self::take_pollers) once it no longer does.
+    pub(crate) fn poll(&self, inode: Inode, handle: Handle, register: Option<u64>) -> Readiness {
+        // Before the look at the version: a change after it finds the poller, and one before it is seen.
+        if let Some(poller) = register {
+            self.handles.wait(inode, handle, poller);
+        }
+        match self.handles.version(inode, handle) {
+            Some(version) if self.current(inode) == Some(version) => Readiness::Current,
+            _ => Readiness::Changed,
+        }
+    }
+
+    /// The kernel's numbers for the open files that wait for an inode that has changed, so that they
+    /// can be woken. They wait no longer.
+    pub(crate) fn take_pollers(&self, inode: Inode) -> Vec<u64> {
+        self.handles.take_pollers(inode)
     }
 
     /// The value of an extended attribute.
@@ -287,14 +316,17 @@ impl FileSystem {
 
     /// How many versions are pinned by open files.
     pub(crate) fn pinned(&self) -> usize {
+        self.handles.pinned()
+    }
+
+    /// How many files are open.
+    pub(crate) fn open_files(&self) -> usize {
         self.handles.len()
     }
-}
 
-impl Slice {
-    /// The cleartext.
-    pub(crate) fn expose_secret(&self) -> &[u8] {
-        self.value.expose_secret().get(self.range.clone()).unwrap_or_default()
+    /// How many open files are polled for a change, for `node status`.
+    pub(crate) fn polled(&self) -> usize {
+        self.handles.polled()
     }
 }
 

@@ -7,12 +7,15 @@ use secretfs_wire::{NodeId, VersionId};
 use tokio::runtime::Handle as Runtime;
 
 use super::test_manifest::{manifest, target};
+use super::test_memory::{arena, freshness, handles};
 use super::test_source::TestSource;
 use super::*;
 use crate::cache::ValueCache;
 use crate::source::SourceError;
 
 const NEVER: Duration = Duration::from_secs(600);
+
+const REQUEST: RequestId = RequestId { number: 2, repeated: false };
 
 struct Rig {
     fs: Arc<FileSystem>,
@@ -23,11 +26,15 @@ struct Rig {
 impl Rig {
     fn new(max_stale: Duration, deadline: Duration) -> Self {
         let source = TestSource::new();
-        let cache = Arc::new(ValueCache::new(source.clone(), 1 << 20, Runtime::current()));
-        let freshness = Arc::new(Freshness::new(max_stale));
+        let cache = Arc::new(ValueCache::new(source.clone(), 1 << 20, arena(8 << 20), Runtime::current()));
+        let freshness = Arc::new(freshness(max_stale));
         let key = InodeKey::for_node(NodeId::from_u64(1).expect("an id"));
         let layout = Layout::OneService("web".parse().expect("a name"));
-        Self { fs: FileSystem::new(cache.clone(), freshness, key, layout, deadline), source, cache }
+        Self {
+            fs: FileSystem::new(cache.clone(), freshness, handles(), key, layout, deadline),
+            source,
+            cache,
+        }
     }
 
     /// A rig with one target, `db`.
@@ -47,7 +54,7 @@ impl Rig {
     }
 
     fn open(&self) -> Result<Opening, FsError> {
-        self.fs.open(self.inode(), Access::Read)
+        self.fs.open(self.inode(), Access::Read, REQUEST)
     }
 
     async fn opened(&self) -> Result<Handle, FsError> {
@@ -80,9 +87,9 @@ async fn before_the_first_manifest_nothing_is_there() {
 #[tokio::test]
 async fn only_reading_is_opened_and_only_files_are() {
     let rig = Rig::with(1, b"value");
-    assert_eq!(rig.fs.open(rig.inode(), Access::Write).err(), Some(FsError::ReadOnly));
-    assert_eq!(rig.fs.open(Inode::ROOT, Access::Read).err(), Some(FsError::IsADirectory));
-    assert_eq!(rig.fs.open(Inode::from_u64(99), Access::Read).err(), Some(FsError::NotFound));
+    assert_eq!(rig.fs.open(rig.inode(), Access::Write, REQUEST).err(), Some(FsError::ReadOnly));
+    assert_eq!(rig.fs.open(Inode::ROOT, Access::Read, REQUEST).err(), Some(FsError::IsADirectory));
+    assert_eq!(rig.fs.open(Inode::from_u64(99), Access::Read, REQUEST).err(), Some(FsError::NotFound));
 }
 
 #[tokio::test]
@@ -98,7 +105,7 @@ async fn an_open_that_the_manager_is_ahead_of_waits_for_the_next_manifest() {
     rig.publish(2, b"newer");
     let handle = opening.await.expect("the new version");
     assert_eq!(rig.read(handle), b"newer");
-    assert_eq!(handle, Handle::of(id(2)));
+    assert_eq!(rig.fs.handles.version(rig.inode(), handle), Some(id(2)));
     assert_eq!(rig.source.asked().len(), 2);
 }
 
@@ -169,16 +176,33 @@ async fn after_max_stale_nothing_more_is_opened_and_open_files_stay() {
 }
 
 #[tokio::test]
-async fn a_handle_of_a_former_process_reads_while_its_version_is_cached() {
+async fn a_file_whose_value_was_lost_reads_while_its_version_is_cached() {
     let rig = Rig::with(1, b"value");
     let handle = rig.opened().await.expect("a handle");
-    rig.fs.release(rig.inode(), handle);
-    let same = Handle::from_u64(handle.as_u64());
-    assert_eq!(rig.read(same), b"value");
+    rig.fs.adopt(|_, _| None);
+    assert_eq!((rig.fs.open_files(), rig.fs.pinned()), (1, 0));
+    assert_eq!(rig.read(handle), b"value");
     rig.publish(2, b"newer");
-    let lost = rig.fs.read(rig.inode(), same, 0, 100).err();
-    assert_eq!(lost, Some(FsError::HandleLost));
-    assert_eq!(rig.fs.read(rig.inode(), Handle::from_u64(0), 0, 100).err(), Some(FsError::HandleLost));
+    let lost = |handle| rig.fs.read(rig.inode(), handle, 0, 100).err();
+    assert_eq!(lost(handle), Some(FsError::HandleLost));
+    assert_eq!(lost(Handle::from_u64(0)), Some(FsError::HandleLost));
+    assert_eq!(rig.fs.poll(rig.inode(), handle, None), Readiness::Changed);
+    rig.fs.release(rig.inode(), handle);
+    assert_eq!(rig.fs.open_files(), 0);
+}
+
+#[tokio::test]
+async fn who_waits_for_a_file_that_went_while_no_worker_ran_is_woken() {
+    let rig = Rig::with(1, b"value");
+    let (inode, handle) = (rig.inode(), rig.opened().await.expect("a handle"));
+    assert_eq!(rig.fs.poll(inode, handle, Some(5)), Readiness::Current);
+    assert_eq!(rig.fs.polled(), 1);
+    // As another worker has it before its first manifest.
+    rig.fs.tree.store(Arc::new(Tree::new(&Manifest::default(), &rig.fs.layout, &rig.fs.key)));
+    rig.fs.adopt(|_, _| None);
+    assert_eq!(rig.fs.update(&Arc::default()), [Change::Changed { inode }]);
+    assert_eq!(rig.fs.take_pollers(inode), [5]);
+    assert_eq!((rig.fs.polled(), rig.fs.update(&Arc::default())), (0, vec![]));
 }
 
 #[tokio::test]

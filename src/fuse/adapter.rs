@@ -8,21 +8,20 @@ use std::time::{Duration, SystemTime};
 
 use fuser::{
     BsdFileFlags, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo,
-    InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenAccMode, OpenFlags, PollEvents, PollFlags,
-    PollNotifier, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry,
-    ReplyIoctl, ReplyOpen, ReplyPoll, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    IoctlFlags, KernelConfig, LockOwner, OpenAccMode, OpenFlags, PollEvents, PollFlags, PollNotifier,
+    RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyIoctl,
+    ReplyOpen, ReplyPoll, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use tokio::runtime::Handle as Runtime;
 
-use super::pollers::Pollers;
-use crate::fs::{Access, Attributes, FileSystem, FsError, Full, Handle, Inode, Kind, Opening, Readiness};
+use super::connection::agree;
+use super::journal::{Entry, Journal};
+use crate::fs::{
+    Access, Attributes, FileSystem, FsError, Full, Handle, Inode, Kind, Opening, Readiness, RequestId,
+};
 
 /// How long the kernel may remember names and attributes: it is told of every change.
 const TTL: Duration = Duration::from_secs(60 * 60);
-
-/// The largest write that the kernel may send, and the smallest that it agrees to. Nobody may
-/// write, and small requests keep the read buffer small, which a worker locks in memory.
-const MAX_WRITE: u32 = 4096;
 
 /// Numbers are never used for another file, so every inode is of the first generation.
 const GENERATION: Generation = Generation(0);
@@ -31,7 +30,7 @@ pub(super) struct Adapter {
     pub(super) fs: Arc<FileSystem>,
     /// Where opens wait for values.
     pub(super) runtime: Runtime,
-    pub(super) pollers: Arc<Pollers>,
+    pub(super) journal: Journal,
 }
 
 /// Operations that would change something. The superblock is read-only and the kernel refuses them
@@ -44,18 +43,32 @@ macro_rules! read_only {
     )*};
 }
 
+/// The kernel marks a request that it sends again in the highest bit of its number
+/// (`FUSE_UNIQUE_RESEND` of linux/fuse.h).
+const RESENT: u64 = 1 << 63;
+
+impl Adapter {
+    /// Takes a request in hand, unless it has killed too many workers: then it is answered EIO.
+    fn enter(&self, request: &Request) -> Option<Entry<'_>> {
+        let request = request_id(request);
+        let entry = self.journal.enter(request);
+        if entry.is_none() {
+            tracing::error!(
+                request.number,
+                "a request has ended several workers and is answered with an error"
+            );
+        }
+        entry
+    }
+}
+
 impl Filesystem for Adapter {
     fn init(&mut self, _: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
-        // Both only widen what the kernel does at once; an old kernel that knows neither is fine.
-        for wish in [InitFlags::FUSE_PARALLEL_DIROPS, InitFlags::FUSE_ASYNC_DIO] {
-            config.add_capabilities(wish).ok();
-        }
-        config.set_max_write(MAX_WRITE).map(drop).map_err(|nearest| {
-            std::io::Error::other(format!("the FUSE library writes {nearest} bytes at the least"))
-        })
+        agree(config).map(drop)
     }
 
-    fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+    fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let Some(_entry) = self.enter(request) else { return reply.error(Errno::EIO) };
         // What is not UTF-8 is no name, so it is not there. An absent name is not remembered by the
         // kernel: when it appears nobody has to be told.
         let found = match name.to_str() {
@@ -68,23 +81,29 @@ impl Filesystem for Adapter {
         }
     }
 
-    fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
+    fn getattr(&self, request: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
+        let Some(_entry) = self.enter(request) else { return reply.error(Errno::EIO) };
         match self.fs.attributes(inode(ino)) {
             Ok(attributes) => reply.attr(&TTL, &file_attr(&attributes)),
             Err(error) => reply.error(errno(&error)),
         }
     }
 
-    fn open(&self, _: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+    fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        let Some(entry) = self.enter(request) else { return reply.error(Errno::EIO) };
         let access = match flags.acc_mode() {
             OpenAccMode::O_RDONLY => Access::Read,
             OpenAccMode::O_WRONLY | OpenAccMode::O_RDWR => Access::Write,
         };
-        match self.fs.open(inode(ino), access) {
+        match self.fs.open(inode(ino), access, request_id(request)) {
             Ok(Opening::Ready(handle)) => answer_open(Ok(handle), reply),
             // The reply waits in a task, so that this thread goes on with other requests.
             Ok(Opening::Wait(handle)) => {
-                self.runtime.spawn(async move { answer_open(handle.await, reply) });
+                let waiting = entry.into_waiting();
+                self.runtime.spawn(async move {
+                    answer_open(handle.await, reply);
+                    drop(waiting);
+                });
             }
             Err(error) => answer_open(Err(error), reply),
         }
@@ -92,7 +111,7 @@ impl Filesystem for Adapter {
 
     fn read(
         &self,
-        _: &Request,
+        request: &Request,
         ino: INodeNo,
         handle: FileHandle,
         offset: u64,
@@ -101,6 +120,7 @@ impl Filesystem for Adapter {
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
+        let Some(_entry) = self.enter(request) else { return reply.error(Errno::EIO) };
         match self.fs.read(inode(ino), Handle::from_u64(handle.0), offset, size) {
             Ok(slice) => reply.data(slice.expose_secret()),
             Err(error) => reply.error(errno(&error)),
@@ -115,7 +135,7 @@ impl Filesystem for Adapter {
 
     fn release(
         &self,
-        _: &Request,
+        request: &Request,
         ino: INodeNo,
         handle: FileHandle,
         _: OpenFlags,
@@ -123,12 +143,14 @@ impl Filesystem for Adapter {
         _: bool,
         reply: ReplyEmpty,
     ) {
+        let Some(_entry) = self.enter(request) else { return reply.error(Errno::EIO) };
         self.fs.release(inode(ino), Handle::from_u64(handle.0));
         reply.ok();
     }
 
     // No state for an open directory: a place in a listing means the same in every tree.
-    fn readdir(&self, _: &Request, ino: INodeNo, _: FileHandle, place: u64, mut reply: ReplyDirectory) {
+    fn readdir(&self, request: &Request, ino: INodeNo, _: FileHandle, place: u64, mut reply: ReplyDirectory) {
+        let Some(_entry) = self.enter(request) else { return reply.error(Errno::EIO) };
         let listed = self.fs.list(inode(ino), place, |inode, place, kind, name| {
             match reply.add(INodeNo(inode.as_u64()), place, file_type(kind), name) {
                 true => Full::Yes,
@@ -141,12 +163,14 @@ impl Filesystem for Adapter {
         }
     }
 
-    fn getxattr(&self, _: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+    fn getxattr(&self, request: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        let Some(_entry) = self.enter(request) else { return reply.error(Errno::EIO) };
         let value = self.fs.xattr(inode(ino), name.as_bytes());
         answer_xattr(value.as_ref().map(String::as_bytes), size, reply);
     }
 
-    fn listxattr(&self, _: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+    fn listxattr(&self, request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        let Some(_entry) = self.enter(request) else { return reply.error(Errno::EIO) };
         let names = self.fs.xattrs(inode(ino));
         answer_xattr(names.as_ref().map(Vec::as_slice), size, reply);
     }
@@ -154,7 +178,7 @@ impl Filesystem for Adapter {
     /// As files in /sys do it: always readable, and PRI and ERR once the file is worth opening again.
     fn poll(
         &self,
-        _: &Request,
+        request: &Request,
         ino: INodeNo,
         handle: FileHandle,
         poller: PollNotifier,
@@ -162,12 +186,11 @@ impl Filesystem for Adapter {
         flags: PollFlags,
         reply: ReplyPoll,
     ) {
-        // Before the look at the version: a change after it finds the poller on the list.
-        if flags.contains(PollFlags::FUSE_POLL_SCHEDULE_NOTIFY) {
-            self.pollers.add(inode(ino), poller);
-        }
+        let Some(_entry) = self.enter(request) else { return reply.error(Errno::EIO) };
+        let wants_notice = flags.contains(PollFlags::FUSE_POLL_SCHEDULE_NOTIFY);
+        let register = wants_notice.then(|| poller.handle().0);
         let readable = PollEvents::POLLIN | PollEvents::POLLRDNORM;
-        reply.poll(match self.fs.poll(inode(ino), Handle::from_u64(handle.0)) {
+        reply.poll(match self.fs.poll(inode(ino), Handle::from_u64(handle.0), register) {
             Readiness::Current => readable,
             Readiness::Changed => readable | PollEvents::POLLPRI | PollEvents::POLLERR,
         });
@@ -258,6 +281,11 @@ const fn file_type(kind: Kind) -> FileType {
 
 const fn inode(ino: INodeNo) -> Inode {
     Inode::from_u64(ino.0)
+}
+
+fn request_id(request: &Request) -> RequestId {
+    let number = u64::from(request.unique());
+    RequestId { number: number & !RESENT, repeated: number & RESENT != 0 }
 }
 
 fn errno(error: &FsError) -> Errno {

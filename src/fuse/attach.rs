@@ -20,7 +20,7 @@ use super::error::MountError;
 use super::mount_table::NAME;
 
 /// Who may see the mount at all; the files' own permissions come on top.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 pub(crate) enum Audience {
     /// Every user of the machine.
     #[default]

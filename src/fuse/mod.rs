@@ -1,19 +1,28 @@
 //! The file system in the kernel: mounting it, answering it, telling it what to forget.
 //!
 //! This is the only module that names `fuser`, and it decides nothing: what a program may see and
-//! what it is told when it may not is up to [`crate::fs`].
+//! what it is told when it may not is up to [`crate::fs`]. Mounting ([`Mount`]) and answering
+//! ([`Server`]) are done by different processes; between them is a [`Connection`].
 
 mod adapter;
 mod attach;
+mod connection;
 mod error;
+mod journal;
 mod mount;
 mod mount_point;
 mod mount_table;
 mod notices;
-mod pollers;
+mod refusal;
+mod resume;
+mod server;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use self::attach::Audience;
+pub(crate) use self::connection::{Agreement, Connection};
 pub(crate) use self::error::MountError;
+pub(crate) use self::journal::{Blame, Journal};
 pub(crate) use self::mount::Mount;
+pub(crate) use self::refusal::PreparedRefusal;
+pub(crate) use self::server::{PreparedServer, Server};

@@ -5,42 +5,59 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 
-use fuser::{INodeNo, Notifier};
+use fuser::{INodeNo, Notifier, PollHandle};
 
-use super::pollers::Pollers;
-use crate::fs::{Change, Inode, Kind};
+use crate::fs::{Change, FileSystem, Inode, Kind};
 
 /// A thread that writes notifications, one after the other.
 ///
 /// A thread of its own: the kernel takes a directory's lock for some of them, and a request that
 /// holds that lock may be waiting to be answered. The thread that answers must never wait for it.
-pub(super) struct Notices(Sender<Vec<Change>>);
+pub(super) struct Notices(Sender<Notice>);
+
+struct Notice {
+    changes: Vec<Change>,
+    /// Dropped when all of them have been told.
+    told: Box<dyn Send>,
+}
 
 impl Notices {
     /// Starts the thread. It ends when this is dropped.
-    pub(super) fn start(notifier: Notifier, pollers: Arc<Pollers>) -> io::Result<Self> {
-        let (sender, changes) = mpsc::channel();
-        let run = move || tell_all(&changes, &notifier, &pollers);
+    pub(super) fn start(notifier: Notifier, fs: Arc<FileSystem>) -> io::Result<Self> {
+        let (sender, notices) = mpsc::channel();
+        let run = move || tell_all(&notices, &notifier, &fs);
         thread::Builder::new().name("secretfs-notify".to_owned()).spawn(run)?;
         Ok(Self(sender))
     }
 
-    /// Hands changes to the thread.
-    pub(super) fn send(&self, changes: Vec<Change>) {
+    /// Hands changes to the thread, which drops `told` when the kernel knows of all.
+    pub(super) fn send(&self, changes: Vec<Change>, told: Box<dyn Send>) {
         // Without the thread the mount is gone, and nobody remembers anything.
-        self.0.send(changes).ok();
+        self.0.send(Notice { changes, told }).ok();
     }
 }
 
-fn tell_all(changes: &Receiver<Vec<Change>>, notifier: &Notifier, pollers: &Pollers) {
-    for change in changes.iter().flatten() {
-        if let Err(error) = tell(&change, notifier) {
-            // An unmounted file system, or a name that is a mount point or a directory in use. It is
-            // forgotten all the same, it only is not reported to watchers.
-            tracing::debug!(%error, ?change, "the kernel refused a notification");
+fn tell_all(notices: &Receiver<Notice>, notifier: &Notifier, fs: &FileSystem) {
+    for Notice { changes, told } in notices {
+        for change in changes {
+            if let Err(error) = tell(&change, notifier) {
+                // An unmounted file system, or a name that is a mount point or a directory in use. It
+                // is forgotten all the same, it only is not reported to watchers.
+                tracing::debug!(%error, ?change, "the kernel refused a notification");
+            }
+            let (Change::Changed { inode } | Change::Removed { inode, .. }) = change;
+            wake_pollers(inode, notifier, fs);
         }
-        let (Change::Changed { inode } | Change::Removed { inode, .. }) = change;
-        pollers.wake(inode);
+        drop(told);
+    }
+}
+
+/// Wakes all who poll a file. Takes no lock in the kernel that a pending request could hold.
+fn wake_pollers(inode: Inode, notifier: &Notifier, fs: &FileSystem) {
+    for poller in fs.take_pollers(inode) {
+        if let Err(error) = notifier.poll(PollHandle(poller)) {
+            tracing::debug!(%error, "a poller could not be woken");
+        }
     }
 }
 

@@ -1,8 +1,21 @@
 //! What every role asks of the host it runs on: files that only their owner reads, memory that only
-//! this process reads, and memory that outlives it.
+//! this process reads, memory that outlives it, a name, a log.
 
 pub(crate) mod files;
 mod hardening;
+pub(crate) mod logging;
+pub(crate) mod process_title;
 pub(crate) mod shared_memory;
+pub(crate) mod shutdown;
 
-pub(crate) use hardening::harden;
+pub(crate) use hardening::{
+    HardeningError, die_with_parent, end_with_parent, forbid_dumps, harden, set_oom_score,
+};
+
+/// An error with every cause that it names, in one line.
+pub(crate) fn error_chain(error: &dyn std::error::Error) -> String {
+    std::iter::successors(Some(error), |error| error.source())
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(": ")
+}

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use rustix::process::geteuid;
 use secretfs_wire::ServiceName;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::cache::DEFAULT_CAPACITY;
 use crate::fs::{DEFAULT_DEADLINE, DEFAULT_MAX_STALE};
 use crate::fuse::Audience;
+use crate::handover::ServeConfig;
 
 /// What a configuration file and flags may say. Unknown keys are refused by name.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -28,10 +29,12 @@ pub(crate) struct RawConfig {
     pub(crate) max_stale: Option<String>,
     /// How many bytes of values are kept in memory.
     pub(crate) cache_bytes: Option<usize>,
+    /// As whom the workers run, where the daemon is root.
+    pub(crate) user: Option<String>,
 }
 
 /// One mount.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct MountConfig {
     /// The mount point, an empty directory.
@@ -42,7 +45,8 @@ pub(crate) struct MountConfig {
 }
 
 /// A checked configuration.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Config {
     /// Where the node keeps its keys and certificate: `/var/lib/secretfs/node` by default.
     pub(crate) state_dir: PathBuf,
@@ -50,12 +54,11 @@ pub(crate) struct Config {
     pub(crate) socket: PathBuf,
     /// What is mounted where: all services at `/run/secrets` by default.
     pub(crate) mounts: Vec<MountConfig>,
-    /// How long a read may wait for the manager: 2 s by default.
-    pub(crate) deadline: Duration,
-    /// How long values are served while the manager is away: 12 h by default.
-    pub(crate) max_stale: Duration,
-    /// How many bytes of values are kept in memory: 64 MiB by default.
-    pub(crate) cache_bytes: usize,
+    /// How values are served: by default with a deadline of 2 s, for 12 h while the manager is away,
+    /// from 64 MiB of memory.
+    pub(crate) serve: ServeConfig,
+    /// As whom the workers run: by default `secretfs` if the host has that user, else `nobody`.
+    pub(crate) user: Option<String>,
     /// Who sees the mounts: everyone, as far as each file's owner and mode let them. Without root a
     /// mount is its user's alone, which needs no line in /etc/fuse.conf.
     pub(crate) audience: Audience,
@@ -87,6 +90,7 @@ impl RawConfig {
             deadline: self.deadline.or(lower.deadline),
             max_stale: self.max_stale.or(lower.max_stale),
             cache_bytes: self.cache_bytes.or(lower.cache_bytes),
+            user: self.user.or(lower.user),
         }
     }
 
@@ -105,9 +109,12 @@ impl RawConfig {
             state_dir: self.state_dir.unwrap_or_else(|| PathBuf::from("/var/lib/secretfs/node")),
             socket: self.socket.unwrap_or_else(|| PathBuf::from("/run/secretfs/node.sock")),
             mounts,
-            deadline: duration("deadline", self.deadline, DEFAULT_DEADLINE)?,
-            max_stale: duration("max_stale", self.max_stale, DEFAULT_MAX_STALE)?,
-            cache_bytes: self.cache_bytes.unwrap_or(DEFAULT_CAPACITY),
+            serve: ServeConfig {
+                deadline: duration("deadline", self.deadline, DEFAULT_DEADLINE)?,
+                max_stale: duration("max_stale", self.max_stale, DEFAULT_MAX_STALE)?,
+                cache_bytes: self.cache_bytes.unwrap_or(DEFAULT_CAPACITY),
+            },
+            user: self.user,
             audience: if geteuid().is_root() { Audience::Everyone } else { Audience::OnlyMe },
         })
     }
@@ -130,9 +137,9 @@ mod tests {
         let file: RawConfig =
             toml::from_str("deadline = \"5s\"\nmax_stale = \"1h\"\n[[mount]]\npath = \"/a\"").unwrap();
         let config = flags.or(file).check().unwrap();
-        assert_eq!(config.deadline, Duration::from_secs(1));
-        assert_eq!(config.max_stale, Duration::from_secs(3600));
-        assert_eq!(config.cache_bytes, 64 << 20);
+        assert_eq!(config.serve.deadline, Duration::from_secs(1));
+        assert_eq!(config.serve.max_stale, Duration::from_secs(3600));
+        assert_eq!(config.serve.cache_bytes, 64 << 20);
         assert_eq!(config.mounts[0].path, PathBuf::from("/a"));
     }
 

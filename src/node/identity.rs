@@ -1,6 +1,8 @@
 //! What makes a node this node: its name, its keys and its certificate.
 
-use std::fs;
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
@@ -123,23 +125,19 @@ impl StateDirectory {
         }
     }
 
-    /// Reads the node that is kept here.
-    pub(crate) fn load(&self) -> Result<NodeIdentity, StateError> {
-        let about = self.load_about()?;
-        let identity = Zeroizing::new(self.read_text(IDENTITY)?);
-        let key_begin =
-            identity.find("-----BEGIN PRIVATE KEY").ok_or_else(|| self.damaged(IDENTITY, "no key"))?;
-        let (certificate, key) = identity.split_at(key_begin);
-        let envelope_key = Zeroizing::new(self.read(ENVELOPE_KEY)?);
-        Ok(NodeIdentity {
+    /// Opens the files of the node that is kept here, for who may not open them itself.
+    pub(crate) fn open(&self) -> Result<IdentityFiles, StateError> {
+        let about = match self.open_file(ABOUT) {
+            Err(StateError::File { path, source }) if source.kind() == std::io::ErrorKind::NotFound => {
+                return Err(StateError::NotJoined(path));
+            }
+            other => other?,
+        };
+        Ok(IdentityFiles {
             about,
-            credentials: Credentials {
-                certificate: certificate.to_owned(),
-                key: Zeroizing::new(key.to_owned()),
-                ca: self.read_text(CA)?,
-            },
-            envelope_key: NodePrivateKey::from_pkcs8(&envelope_key)
-                .map_err(|error: EnvelopeError| self.damaged(ENVELOPE_KEY, &error.to_string()))?,
+            ca: self.open_file(CA)?,
+            identity: self.open_file(IDENTITY)?,
+            envelope_key: self.open_file(ENVELOPE_KEY)?,
         })
     }
 
@@ -163,22 +161,15 @@ impl StateDirectory {
     }
 
     fn load_about(&self) -> Result<About, StateError> {
-        let text = match self.read_text(ABOUT) {
-            Err(StateError::File { path, source }) if source.kind() == std::io::ErrorKind::NotFound => {
-                return Err(StateError::NotJoined(path));
-            }
-            other => other?,
-        };
-        toml::from_str(&text).map_err(|error| self.damaged(ABOUT, error.message()))
+        self.open()?.about()
     }
 
-    fn read(&self, name: &str) -> Result<Vec<u8>, StateError> {
+    fn open_file(&self, name: &str) -> Result<NamedFile, StateError> {
         let path = self.0.join(name);
-        fs::read(&path).map_err(|source| StateError::File { path, source })
-    }
-
-    fn read_text(&self, name: &str) -> Result<String, StateError> {
-        String::from_utf8(self.read(name)?).map_err(|_| self.damaged(name, "not text"))
+        match File::open(&path) {
+            Ok(file) => Ok(NamedFile { name: path, file }),
+            Err(source) => Err(StateError::File { path, source }),
+        }
     }
 
     fn write(&self, name: &str, content: &[u8]) -> Result<(), StateError> {
@@ -191,9 +182,89 @@ impl StateDirectory {
     }
 }
 
+/// The open files of a node's identity. Whoever has them can be this node, and needs no access to
+/// the directory that they are in.
+pub(crate) struct IdentityFiles {
+    about: NamedFile,
+    ca: NamedFile,
+    identity: NamedFile,
+    envelope_key: NamedFile,
+}
+
+struct NamedFile {
+    name: PathBuf,
+    file: File,
+}
+
+impl IdentityFiles {
+    /// How many there are.
+    pub(crate) const COUNT: usize = 4;
+
+    /// Their descriptors, in the order in which [`from_descriptors`](Self::from_descriptors) takes them.
+    pub(crate) fn descriptors(&self) -> [BorrowedFd<'_>; Self::COUNT] {
+        [&self.about, &self.ca, &self.identity, &self.envelope_key].map(|named| named.file.as_fd())
+    }
+
+    /// Takes descriptors that another process has opened.
+    pub(crate) fn from_descriptors(descriptors: [OwnedFd; Self::COUNT]) -> Self {
+        let [about, ca, identity, envelope_key] = descriptors;
+        let named = |name: &str, descriptor| NamedFile { name: name.into(), file: File::from(descriptor) };
+        Self {
+            about: named(ABOUT, about),
+            ca: named(CA, ca),
+            identity: named(IDENTITY, identity),
+            envelope_key: named(ENVELOPE_KEY, envelope_key),
+        }
+    }
+
+    /// Reads the node.
+    pub(crate) fn read(&self) -> Result<NodeIdentity, StateError> {
+        let identity = Zeroizing::new(self.identity.text()?);
+        let key_begin =
+            identity.find("-----BEGIN PRIVATE KEY").ok_or_else(|| self.identity.damaged("no key"))?;
+        let (certificate, key) = identity.split_at(key_begin);
+        let envelope_key = Zeroizing::new(self.envelope_key.bytes()?);
+        Ok(NodeIdentity {
+            about: self.about()?,
+            credentials: Credentials {
+                certificate: certificate.to_owned(),
+                key: Zeroizing::new(key.to_owned()),
+                ca: self.ca.text()?,
+            },
+            envelope_key: NodePrivateKey::from_pkcs8(&envelope_key)
+                .map_err(|error: EnvelopeError| self.envelope_key.damaged(&error.to_string()))?,
+        })
+    }
+
+    fn about(&self) -> Result<About, StateError> {
+        toml::from_str(&self.about.text()?).map_err(|error| self.about.damaged(error.message()))
+    }
+}
+
+impl NamedFile {
+    /// The whole content, from the beginning: several processes may share the descriptor's position.
+    fn bytes(&self) -> Result<Vec<u8>, StateError> {
+        let read = || {
+            let mut content = vec![0; self.file.metadata()?.len() as usize];
+            self.file.read_exact_at(&mut content, 0)?;
+            Ok(content)
+        };
+        read().map_err(|source| StateError::File { path: self.name.clone(), source })
+    }
+
+    fn text(&self) -> Result<String, StateError> {
+        String::from_utf8(self.bytes()?).map_err(|_| self.damaged("not text"))
+    }
+
+    fn damaged(&self, reason: &str) -> StateError {
+        StateError::Damaged { path: self.name.clone(), reason: reason.to_owned() }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
     use std::os::unix::fs::PermissionsExt as _;
 
     fn identity() -> NodeIdentity {
@@ -220,12 +291,12 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a/b/node");
         let state = StateDirectory::at(&path);
-        assert!(matches!(state.load(), Err(StateError::NotJoined(_))));
+        assert!(matches!(state.open().and_then(|files| files.read()), Err(StateError::NotJoined(_))));
         state.ensure_vacant().unwrap();
 
         let before = identity();
         state.save(&before).unwrap();
-        let after = state.load().unwrap();
+        let after = state.open().and_then(|files| files.read()).unwrap();
         assert_eq!(after.about.id, before.about.id);
         assert_eq!(after.credentials.key.trim(), before.credentials.key.trim());
         after.credentials.to_config().unwrap();
@@ -250,7 +321,9 @@ mod tests {
         let state = StateDirectory::at(directory.path());
         state.save(&identity()).unwrap();
         fs::write(directory.path().join(ENVELOPE_KEY), b"junk").unwrap();
-        let Err(error) = state.load() else { panic!("junk was taken for a key") };
+        let Err(error) = state.open().and_then(|files| files.read()) else {
+            panic!("junk was taken for a key")
+        };
         assert!(error.to_string().contains(ENVELOPE_KEY), "{error}");
     }
 }

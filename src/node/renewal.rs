@@ -2,13 +2,18 @@
 //! together does not renew together, and so early that a manager may be away for hours.
 
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use aws_lc_rs::rand;
+use backon::{ExponentialBuilder, Retryable as _};
 use jiff::Timestamp;
 use secretfs_wire::api::RenewRequest;
+use tokio::sync::Notify;
 
 use super::identity::{CertificateRequest, certificate_end};
+use super::presence::Node;
 use crate::client::{ClientError, Credentials, NodeClient};
 
 /// Where in the life that a certificate has left it is renewed.
@@ -41,6 +46,47 @@ pub(super) async fn renew(client: &NodeClient, ca: &str) -> Result<Credentials, 
         return Err(ClientError::Malformed { reason }.into());
     }
     Ok(Credentials { certificate: renewed.certificate, key: request.key, ca: ca.to_owned() })
+}
+
+/// Renews the certificate again and again, each time under the one before.
+pub(super) async fn keep_certificate(
+    node: Arc<Node>,
+    client: Arc<ArcSwap<NodeClient>>,
+    ca: String,
+    renewed: Arc<Notify>,
+) {
+    loop {
+        let Some(end) = node.shown().certificate_expires else { return };
+        tokio::time::sleep(wait_before_renewal(Timestamp::now(), end)).await;
+        let patience = ExponentialBuilder::default()
+            .with_min_delay(Duration::from_secs(1))
+            .with_max_delay(Duration::from_secs(60))
+            .with_jitter()
+            .without_max_times();
+        let attempt = || async { renew(&client.load_full(), &ca).await };
+        let credentials = attempt
+            .retry(patience)
+            .notify(|error, _| {
+                let reason = error.to_string();
+                tracing::warn!(reason, ends = %end, "certificate not renewed yet");
+            })
+            .await;
+        let Ok(credentials) = credentials else { return };
+        let new = match client.load().with_credentials(&credentials) {
+            Ok(new) => new,
+            Err(error) => {
+                tracing::error!(%error, "the renewed certificate cannot be used");
+                continue;
+            }
+        };
+        // Kept before it is used: a worker that comes after this one is never behind the manager.
+        node.outbox().renewed(&credentials);
+        client.store(Arc::new(new));
+        let end = certificate_end(&credentials.certificate);
+        node.shown().certificate_expires = end;
+        tracing::info!(ends = ?end, "certificate renewed");
+        renewed.notify_one();
+    }
 }
 
 /// A number from 0 to 1. Without randomness, the middle: a renewal must not fail for want of it.

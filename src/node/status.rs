@@ -4,7 +4,6 @@
 //! closed.
 
 use std::io;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -20,8 +19,12 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// How a node daemon does.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct NodeStatus {
-    /// The daemon's version.
+    /// The version of the worker that answers.
     pub(crate) version: String,
+    /// Its process id.
+    pub(crate) pid: u32,
+    /// How many workers there were before it.
+    pub(crate) predecessors: u64,
     /// The node's name.
     pub(crate) name: NodeName,
     /// Its id.
@@ -69,7 +72,9 @@ pub(crate) struct MountStatus {
     pub(crate) service: Option<ServiceName>,
     /// Whether it is still mounted: somebody else may have unmounted it.
     pub(crate) served: bool,
-    /// How many open files are polled for a change.
+    /// How many files are open.
+    pub(crate) open_files: usize,
+    /// How many of them are polled for a change.
     pub(crate) polled: usize,
 }
 
@@ -91,51 +96,27 @@ pub(crate) struct Trouble {
     pub(crate) reason: String,
 }
 
-/// The listening end of the status socket. Removes the socket when it is dropped.
-pub(super) struct StatusSocket {
-    listener: UnixListener,
-    path: PathBuf,
+/// What a node tells of itself beside what its parts know.
+#[derive(Default)]
+pub(super) struct Shown {
+    pub(super) reason: Option<String>,
+    pub(super) certificate_expires: Option<Timestamp>,
+    pub(super) services: usize,
+    pub(super) targets: usize,
+    pub(super) rejected: Vec<RejectedEntry>,
 }
 
-impl StatusSocket {
-    /// Listens at `path`, in place of a socket that nobody listens at any more.
-    ///
-    /// # Errors
-    /// [`io::ErrorKind::AddrInUse`] when another daemon answers there.
-    pub(super) async fn bind(path: &Path) -> io::Result<Self> {
-        if let Some(parent) = path.parent() {
-            tokio::fs::create_dir_all(parent).await?;
-        }
-        if UnixStream::connect(path).await.is_ok() {
-            return Err(io::ErrorKind::AddrInUse.into());
-        }
-        match tokio::fs::remove_file(path).await {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let listener = UnixListener::bind(path)?;
-        tokio::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).await?;
-        Ok(Self { listener, path: path.to_owned() })
-    }
-
-    /// Tells everybody who connects, one after the other, for ever.
-    pub(super) async fn serve(&self, status: impl Fn() -> NodeStatus) {
-        loop {
-            // A failed accept is the system out of descriptors; the next one may succeed.
-            let Ok((mut stream, _)) = self.listener.accept().await else {
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                continue;
-            };
-            let answer = serde_json::to_vec(&status()).unwrap_or_default();
-            // Who connects and does not read must not keep the next one waiting for ever.
-            let _ = tokio::time::timeout(TIMEOUT, stream.write_all(&answer)).await;
-        }
-    }
-}
-
-impl Drop for StatusSocket {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.path);
+/// Tells everybody who connects, one after the other, for ever.
+pub(super) async fn serve(listener: UnixListener, status: impl Fn() -> NodeStatus) {
+    loop {
+        // A failed accept is the system out of descriptors; the next one may succeed.
+        let Ok((mut stream, _)) = listener.accept().await else {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            continue;
+        };
+        let answer = serde_json::to_vec(&status()).unwrap_or_default();
+        // Who connects and does not read must not keep the next one waiting for ever.
+        let _ = tokio::time::timeout(TIMEOUT, stream.write_all(&answer)).await;
     }
 }
 
@@ -158,6 +139,8 @@ mod tests {
     fn status() -> NodeStatus {
         NodeStatus {
             version: "0".to_owned(),
+            pid: 1,
+            predecessors: 0,
             name: "n".parse().unwrap(),
             id: NodeId::random(),
             environment: "e".parse().unwrap(),
@@ -180,27 +163,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_socket_answers_its_user_and_refuses_a_second_daemon() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("run/node.sock");
-        let socket = StatusSocket::bind(&path).await.unwrap();
-        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        tokio::select! {
-            () = socket.serve(status) => unreachable!("it serves for ever"),
-            asked = ask(&path) => assert_eq!(asked.unwrap().targets, 2),
-        }
-        assert_eq!(StatusSocket::bind(&path).await.err().unwrap().kind(), io::ErrorKind::AddrInUse);
-        drop(socket);
-        assert!(!path.exists());
-    }
-
-    #[tokio::test]
-    async fn a_socket_that_nobody_answers_is_replaced() {
+    async fn whoever_connects_is_told() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("node.sock");
-        // A listener that is gone without having removed its file, as after a kill -9.
-        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
-        assert!(path.exists());
-        StatusSocket::bind(&path).await.unwrap();
+        let listener = UnixListener::bind(&path).unwrap();
+        tokio::select! {
+            () = serve(listener, status) => unreachable!("it serves for ever"),
+            asked = ask(&path) => assert_eq!(asked.unwrap().targets, 2),
+        }
     }
 }

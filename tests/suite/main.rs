@@ -22,6 +22,7 @@ mod reading;
 mod renewal;
 mod revocation;
 mod rotation;
+mod succession;
 mod tls_refusals;
 
 use std::process::ExitCode;
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
         renewal::trials(),
         revocation::trials(),
         rotation::trials(),
+        succession::trials(),
         tls_refusals::trials(),
     ];
     let conclusion = libtest_mimic::run(&Arguments::from_args(), trials.into_iter().flatten().collect());

@@ -1,6 +1,7 @@
 //! What a node's own host is told: join, run, and how it does.
 
 use std::io::Read as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
@@ -11,9 +12,10 @@ use zeroize::Zeroizing;
 
 use super::super::config::ConfigFile;
 use super::super::error::Failure;
-use super::super::{Global, connect, logging, output, shutdown};
-use crate::host;
-use crate::node::{self, Daemon, MountConfig, NodeStatus, StateDirectory, StateError};
+use super::super::{Global, connect, output};
+use super::status;
+use crate::holder::{Settings, control};
+use crate::node::{self, MountConfig, StateDirectory, StateError};
 
 /// What a node's own host is told.
 #[derive(Debug, Subcommand)]
@@ -32,6 +34,9 @@ pub(in crate::cli) enum HostCommand {
     /// Show how the node daemon on this host does
     #[command(after_help = "Example:\n  secretfs node status --json")]
     Status(StatusArgs),
+    /// Serve from another version of this program, without a read failing
+    #[command(after_help = "Example:\n  secretfs node upgrade\n  secretfs node upgrade --program ./secretfs")]
+    Upgrade(UpgradeArgs),
 }
 
 #[derive(Debug, Args)]
@@ -71,6 +76,18 @@ pub(in crate::cli) struct RunArgs {
     /// How long values are served while the manager is away [default: 12h]
     #[arg(long, value_name = "TIME")]
     max_stale: Option<String>,
+    /// As whom the workers run, where this is root [default: secretfs if there is that user, else nobody]
+    #[arg(long)]
+    user: Option<String>,
+    #[command(flatten)]
+    socket: StatusArgs,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct UpgradeArgs {
+    /// The program to serve from [default: the one that this command is]
+    #[arg(long, value_name = "FILE")]
+    program: Option<PathBuf>,
     #[command(flatten)]
     socket: StatusArgs,
 }
@@ -79,14 +96,24 @@ pub(in crate::cli) struct RunArgs {
 pub(in crate::cli) struct StatusArgs {
     /// Where the daemon answers [default: /run/secretfs/node.sock]
     #[arg(long, env = "SECRETFS_NODE_SOCKET", value_name = "SOCKET")]
-    socket: Option<PathBuf>,
+    pub(super) socket: Option<PathBuf>,
+}
+
+impl StatusArgs {
+    /// The configured socket.
+    pub(super) fn resolve(self, file: ConfigFile) -> Result<PathBuf, Failure> {
+        let raw = node::RawConfig { socket: self.socket, ..Default::default() };
+        let config = raw.or(file.node).check().map_err(|error| Failure::usage(error.to_string()))?;
+        Ok(config.socket)
+    }
 }
 
 pub(super) async fn run(command: HostCommand, global: &Global, file: ConfigFile) -> Result<(), Failure> {
     match command {
         HostCommand::Join(args) => join(args, global, file).await,
-        HostCommand::Run(args) => run_daemon(args, global, file).await,
-        HostCommand::Status(args) => status(args, global, file).await,
+        HostCommand::Run(args) => run_daemon(args, global, file),
+        HostCommand::Status(args) => status::run(args, global, file).await,
+        HostCommand::Upgrade(args) => upgrade(args, global, file).await,
     }
 }
 
@@ -148,8 +175,8 @@ fn host_name() -> Result<NodeName, Failure> {
         .map_err(|error| Failure::usage(format!("the host's name cannot be the node's: {error}; add --name")))
 }
 
-async fn run_daemon(args: RunArgs, global: &Global, file: ConfigFile) -> Result<(), Failure> {
-    logging::start(global, "info")?;
+/// Becomes the holder. Nothing of this process is left in it: neither memory nor arguments.
+fn run_daemon(args: RunArgs, global: &Global, file: ConfigFile) -> Result<(), Failure> {
     let raw = node::RawConfig {
         state_dir: args.state.state_dir,
         socket: args.socket.socket,
@@ -157,28 +184,36 @@ async fn run_daemon(args: RunArgs, global: &Global, file: ConfigFile) -> Result<
         deadline: args.deadline,
         max_stale: args.max_stale,
         cache_bytes: None,
+        user: args.user,
     };
     let config = raw.or(file.node).check().map_err(|error| Failure::usage(error.to_string()))?;
-    host::harden().map_err(|error| Failure::from_error(&error))?;
-    let shutdown = shutdown::on_signal()?;
-    let state = StateDirectory::at(&config.state_dir);
-    let identity = state.load().map_err(|error| match error {
+    StateDirectory::at(&config.state_dir).open().map_err(|error| match error {
         StateError::NotJoined(_) => {
             Failure::from_error(&error).hint("run `secretfs node join URL --token T` first")
         }
         error => Failure::from_error(&error),
     })?;
-    let daemon =
-        Daemon::start(identity, Some(state), config).await.map_err(|error| Failure::from_error(&error))?;
-    tokio::select! {
-        () = daemon.first_manifest() => {
-            tracing::info!("ready");
-            shutdown.cancelled().await;
-        }
-        () = shutdown.cancelled() => {}
-    }
-    daemon.stop().await;
-    Ok(())
+    let filter = global.checked_log_filter("info")?;
+    let settings = Settings { config, bound_to_parent: false };
+    let mut command =
+        settings.command(filter, global.log_format).map_err(|error| Failure::from_error(&error))?;
+    Err(Failure::failed(format!("cannot start the holder: {}", command.exec())))
+}
+
+async fn upgrade(args: UpgradeArgs, global: &Global, file: ConfigFile) -> Result<(), Failure> {
+    let socket = control::socket_beside(&args.socket.resolve(file)?);
+    let program = match args.program {
+        Some(program) => program,
+        None => std::env::current_exe().map_err(|error| Failure::from_error(&error))?,
+    };
+    let program = program
+        .canonicalize()
+        .map_err(|error| Failure::usage(format!("{} cannot be served from: {error}", program.display())))?;
+    let upgraded = control::upgrade(&socket, &program)
+        .await
+        .map_err(|error| status::nobody_answers(&socket, &error))?
+        .map_err(|reason| Failure::failed(reason).hint("the old version goes on serving"))?;
+    Ok(output::one(global, &upgraded, &format!("version {} serves now", upgraded.version))?)
 }
 
 fn mounts(paths: Vec<PathBuf>, service: Option<ServiceName>) -> Result<Vec<MountConfig>, Failure> {
@@ -192,55 +227,4 @@ fn mounts(paths: Vec<PathBuf>, service: Option<ServiceName>) -> Result<Vec<Mount
         (_, Some(_)) => Err(Failure::usage("--service goes with one --mount")
             .hint("write several mounts into the configuration as [[node.mount]]")),
     }
-}
-
-async fn status(args: StatusArgs, global: &Global, file: ConfigFile) -> Result<(), Failure> {
-    let raw = node::RawConfig { socket: args.socket, ..Default::default() };
-    let config = raw.or(file.node).check().map_err(|error| Failure::usage(error.to_string()))?;
-    let status = node::ask_status(&config.socket).await.map_err(|error| {
-        Failure::unreachable(format!("no node daemon answers at {}: {error}", config.socket.display()))
-            .hint("is `secretfs node run` running, and are you its user?")
-    })?;
-    Ok(output::one(global, &status, &describe(&status))?)
-}
-
-fn describe(status: &NodeStatus) -> String {
-    let link = match (status.connected, status.stale_since) {
-        (true, _) => "up; what is served is current".to_owned(),
-        (false, Some(since)) => format!(
-            "down since {}: {}",
-            output::time(since),
-            status.reason.as_deref().unwrap_or("not connected yet")
-        ),
-        (false, None) => format!("down: {}", status.reason.as_deref().unwrap_or("not connected yet")),
-    };
-    let mut lines = vec![
-        format!("Node:         {} of environment {} (id {})", status.name, status.environment, status.id),
-        format!("Manager:      {}", status.manager),
-        format!("Stream:       {link}"),
-    ];
-    if let Some(end) = status.certificate_expires {
-        lines.push(format!("Certificate:  ends {}", output::time(end)));
-    }
-    for mount in &status.mounts {
-        let what = mount.service.as_ref().map_or("all services".to_owned(), |name| format!("service {name}"));
-        let gone = if mount.served { "" } else { ", unmounted by somebody else" };
-        lines.push(format!("Mount:        {} ({what}{gone})", mount.path.display()));
-    }
-    lines.push(format!("Manifest:     {} services, {} targets", status.services, status.targets));
-    lines.push(format!(
-        "Cache:        {} values, {} bytes, {} hits, {} misses; open files hold {} versions",
-        status.cached_values,
-        status.cached_bytes,
-        status.cache_hits,
-        status.cache_misses,
-        status.pinned_versions
-    ));
-    for rejected in &status.rejected {
-        lines.push(format!("Left out:     {}: {}", rejected.entry, rejected.reason));
-    }
-    if let Some(trouble) = &status.trouble {
-        lines.push(format!("Trouble:      since {}: {}", output::time(trouble.since), trouble.reason));
-    }
-    lines.join("\n")
 }

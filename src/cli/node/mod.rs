@@ -1,4 +1,5 @@
 mod host;
+mod status;
 
 use std::time::Duration;
 

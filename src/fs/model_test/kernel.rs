@@ -7,7 +7,7 @@ use super::super::*;
 /// What it was told and has not been told to forget.
 #[derive(Default)]
 pub(super) struct Kernel {
-    attributes: HashMap<Inode, (Attributes, Option<Handle>)>,
+    attributes: HashMap<Inode, (Attributes, Option<VersionId>)>,
     names: HashMap<(Inode, String), Inode>,
 }
 
@@ -25,6 +25,11 @@ impl Kernel {
                 }
             }
         }
+    }
+
+    /// As it must when another worker has its first manifest.
+    pub(super) fn forget_attributes(&mut self) {
+        self.attributes.clear();
     }
 
     /// Everything that it still remembers is so.

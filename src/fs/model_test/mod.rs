@@ -1,4 +1,5 @@
-//! The file system against a model of what it promises, over random histories.
+//! The file system against a model of what it promises, over random histories in which workers are
+//! killed.
 //!
 //! The model is three maps and no cleverness: what the manifest says, what the cache must hold, and a
 //! kernel that remembers everything it was ever told until a [`Change`] makes it forget. If anything
@@ -6,17 +7,18 @@
 
 mod kernel;
 mod rotating_readers;
+mod worker;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use proptest::prelude::*;
 use secretfs_wire::manifest::{Manifest, Target};
-use secretfs_wire::{NodeId, Ownership, VersionId};
+use secretfs_wire::{Ownership, VersionId};
 use tokio::runtime::Runtime;
 
 use self::kernel::Kernel;
+use self::worker::{Memory, Worker};
 use super::test_manifest::{manifest, target};
 use super::test_source::TestSource;
 use super::*;
@@ -51,6 +53,12 @@ enum Step {
     Evict,
     /// From now on the source fails, or does not.
     Fail(bool),
+    /// The worker is killed and another takes over.
+    Kill,
+    /// The worker is killed when it has opened a file and has not said so.
+    KillInOpen(Place),
+    /// The worker is killed when it has closed a file and has not said so.
+    KillInClose(usize),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -69,6 +77,9 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0..SERVICES.len()).prop_map(Step::List),
         1 => Just(Step::Evict),
         1 => any::<bool>().prop_map(Step::Fail),
+        1 => Just(Step::Kill),
+        1 => place().prop_map(Step::KillInOpen),
+        1 => any::<usize>().prop_map(Step::KillInClose),
     ]
 }
 
@@ -100,6 +111,32 @@ fn an_open_file_outlives_eviction_failure_and_removal() {
     run(&[Step::Attach(place), Step::Open(place), Step::Evict, Step::Fail(true), Step::Detach(place), read]);
 }
 
+#[test]
+fn an_open_file_outlives_the_worker_that_opened_it_and_its_removal() {
+    let place = (1, 2);
+    let read = Step::Read { file: 0, offset: 1, size: 30 };
+    run(&[
+        Step::Attach(place),
+        Step::Attach(place),
+        Step::Open(place),
+        Step::Kill,
+        Step::Detach(place),
+        read,
+    ]);
+}
+
+#[test]
+fn opening_again_and_again_for_one_request_opens_one_file() {
+    let place = (0, 1);
+    run(&[
+        Step::Attach(place),
+        Step::KillInOpen(place),
+        Step::Open(place),
+        Step::KillInOpen(place),
+        Step::KillInClose(1),
+    ]);
+}
+
 fn run(steps: &[Step]) {
     let mut world = World::new();
     for step in steps {
@@ -111,34 +148,39 @@ fn run(steps: &[Step]) {
 
 struct World {
     runtime: Runtime,
-    fs: Arc<FileSystem>,
-    cache: Arc<ValueCache>,
     source: Arc<TestSource>,
+    memory: Memory,
+    worker: Worker,
     // The model.
     shown: BTreeMap<Place, Target>,
     cached: BTreeSet<(Place, VersionId)>,
-    open: Vec<(Inode, Handle, Vec<u8>)>,
+    open: Vec<OpenFile>,
     inodes: BTreeMap<Place, Inode>,
     kernel: Kernel,
     failing: bool,
     asked: usize,
     versions: u64,
+    requests: u64,
+}
+
+struct OpenFile {
+    inode: Inode,
+    handle: Handle,
+    place: Place,
+    version: VersionId,
 }
 
 impl World {
     fn new() -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let source = TestSource::new();
-        let cache = Arc::new(ValueCache::new(source.clone(), 1 << 20, runtime.handle().clone()));
-        let freshness = Arc::new(Freshness::new(Duration::from_secs(600)));
-        let key = InodeKey::for_node(NodeId::from_u64(1).unwrap());
-        let deadline = Duration::from_secs(600);
-        let fs = FileSystem::new(cache.clone(), freshness, key, Layout::AllServices, deadline);
+        let memory = Memory::new();
+        let worker = Worker::start(&memory, &source, runtime.handle(), &Arc::default());
         Self {
             runtime,
-            fs,
-            cache,
             source,
+            memory,
+            worker,
             shown: BTreeMap::new(),
             cached: BTreeSet::new(),
             open: Vec::new(),
@@ -147,6 +189,7 @@ impl World {
             failing: false,
             asked: 0,
             versions: 0,
+            requests: 0,
         }
     }
 
@@ -165,22 +208,64 @@ impl World {
                 self.shown.remove(place);
                 self.publish();
             }
-            Step::Open(place) => self.open(*place),
+            Step::Open(place) => {
+                let request = self.request();
+                self.open(*place, request);
+            }
             Step::Read { file, offset, size } => self.read(*file, *offset, *size),
             Step::Close(file) => {
-                if !self.open.is_empty() {
-                    let (inode, handle, _) = self.open.swap_remove(file % self.open.len());
-                    self.fs.release(inode, handle);
-                }
+                self.close(*file);
             }
             Step::Lookup(place) => self.lookup(*place),
             Step::List(service) => self.list(*service),
             Step::Evict => {
-                self.cache.retain(&Arc::default());
-                self.cache.retain(&self.manifest());
+                self.worker.cache.retain(&Arc::default());
+                self.worker.cache.retain(&self.manifest());
                 self.cached.clear();
             }
             Step::Fail(failing) => self.failing = *failing,
+            Step::Kill => self.kill(),
+            Step::KillInOpen(place) => {
+                let request = self.request();
+                let before = self.open.len();
+                self.open(*place, request);
+                self.open.truncate(before);
+                self.kill();
+                self.open(*place, RequestId { repeated: true, ..request });
+            }
+            Step::KillInClose(file) => {
+                if let Some(OpenFile { inode, handle, .. }) = self.close(*file) {
+                    self.kill();
+                    self.worker.fs.release(inode, handle);
+                }
+            }
+        }
+    }
+
+    fn request(&mut self) -> RequestId {
+        self.requests += 2;
+        RequestId { number: self.requests, repeated: false }
+    }
+
+    fn close(&mut self, file: usize) -> Option<OpenFile> {
+        if self.open.is_empty() {
+            return None;
+        }
+        let closed = self.open.swap_remove(file % self.open.len());
+        self.worker.fs.release(closed.inode, closed.handle);
+        Some(closed)
+    }
+
+    /// Nothing of the worker is dropped. What it had is read by the next one from the memory alone.
+    fn kill(&mut self) {
+        let next = Worker::start(&self.memory, &self.source, self.runtime.handle(), &self.manifest());
+        std::mem::forget(std::mem::replace(&mut self.worker, next));
+        self.kernel.forget_attributes();
+        // What only an open file held is in the cache again.
+        for OpenFile { place, version, .. } in &self.open {
+            if self.shown.get(place).is_some_and(|target| target.version_id == *version) {
+                self.cached.insert((*place, *version));
+            }
         }
     }
 
@@ -196,7 +281,7 @@ impl World {
     }
 
     fn publish(&mut self) {
-        let changes = self.fs.update(&self.manifest());
+        let changes = self.worker.fs.update(&self.manifest());
         self.kernel.apply(&changes);
         let shown = &self.shown;
         self.cached.retain(|(place, version)| shown.get(place).map(|t| t.version_id) == Some(*version));
@@ -209,14 +294,14 @@ impl World {
     }
 
     fn inode(&self, (service, target): Place) -> Option<Inode> {
-        let service = self.fs.lookup(Inode::ROOT, SERVICES[service]).ok()?.inode;
-        Some(self.fs.lookup(service, TARGETS[target]).ok()?.inode)
+        let service = self.worker.fs.lookup(Inode::ROOT, SERVICES[service]).ok()?.inode;
+        Some(self.worker.fs.lookup(service, TARGETS[target]).ok()?.inode)
     }
 
-    fn open(&mut self, place: Place) {
+    fn open(&mut self, place: Place, request: RequestId) {
         // A kernel that still knows a removed file asks for it by its number.
         let Some(inode) = self.inodes.get(&place).copied() else { return };
-        let opened = self.try_open(inode, place);
+        let opened = self.try_open(inode, place, request);
         let Some(target) = self.shown.get(&place) else {
             assert_eq!(opened, Err(FsError::NotFound));
             return;
@@ -230,17 +315,18 @@ impl World {
             }
             self.cached.insert(key);
         }
-        assert_eq!(opened, Ok(Handle::of(target.version_id)));
-        self.open.push((inode, Handle::of(target.version_id), value(target.version_id)));
+        let handle = opened.expect("it is granted");
+        assert!(self.open.iter().all(|other| other.handle != handle), "two have one handle");
+        self.open.push(OpenFile { inode, handle, place, version: target.version_id });
     }
 
-    fn try_open(&self, inode: Inode, place: Place) -> Result<Handle, FsError> {
+    fn try_open(&self, inode: Inode, place: Place, request: RequestId) -> Result<Handle, FsError> {
         if let Some(target) = self.shown.get(&place) {
             let value = value(target.version_id);
             let answer = if self.failing { Err(SourceError::Refused) } else { Ok(value.as_slice()) };
             self.source.put(target.version_id, answer);
         }
-        match self.fs.open(inode, Access::Read)? {
+        match self.worker.fs.open(inode, Access::Read, request)? {
             Opening::Ready(handle) => Ok(handle),
             Opening::Wait(handle) => self.runtime.block_on(handle),
         }
@@ -250,14 +336,15 @@ impl World {
         if self.open.is_empty() {
             return;
         }
-        let (inode, handle, value) = &self.open[file % self.open.len()];
-        let slice = self.fs.read(*inode, *handle, offset, size).expect("an open file");
-        let expected: Vec<u8> = value.iter().skip(offset as usize).take(size as usize).copied().collect();
+        let OpenFile { inode, handle, version, .. } = self.open[file % self.open.len()];
+        let slice = self.worker.fs.read(inode, handle, offset, size).expect("an open file");
+        let expected: Vec<u8> =
+            value(version).iter().skip(offset as usize).take(size as usize).copied().collect();
         assert_eq!(slice.expose_secret(), expected);
     }
 
     fn lookup(&self, place: Place) {
-        let found = self.inode(place).map(|inode| self.fs.attributes(inode).expect("it was found"));
+        let found = self.inode(place).map(|inode| self.worker.fs.attributes(inode).expect("it was found"));
         let expected = self.shown.get(&place);
         assert_eq!(found.map(|a| (a.size, a.uid)), expected.map(|t| (t.size.into(), t.ownership.uid)));
     }
@@ -266,39 +353,42 @@ impl World {
         let shown = self.shown.keys().filter(|(of, _)| *of == service);
         let expected: BTreeSet<&str> = shown.map(|(_, target)| TARGETS[*target]).collect();
         let mut listed = BTreeSet::new();
-        if let Ok(directory) = self.fs.lookup(Inode::ROOT, SERVICES[service]) {
+        if let Ok(directory) = self.worker.fs.lookup(Inode::ROOT, SERVICES[service]) {
             let each = |_, place: u64, _, name: &str| {
                 assert!(place <= 2 || listed.insert(name.to_owned()), "{name} is listed twice");
                 Full::No
             };
-            self.fs.list(directory.inode, 0, each).expect("a directory");
+            self.worker.fs.list(directory.inode, 0, each).expect("a directory");
         }
         assert_eq!(listed.iter().map(String::as_str).collect::<BTreeSet<_>>(), expected);
     }
 
     /// What must hold after every step.
     fn check(&mut self) {
-        self.kernel.check(&self.fs);
-        self.kernel.learn(&self.fs);
+        self.kernel.check(&self.worker.fs);
+        self.kernel.learn(&self.worker.fs);
         for place in self.shown.keys() {
             let inode = self.inode(*place).expect("what the manifest shows is there");
             assert_eq!(*self.inodes.entry(*place).or_insert(inode), inode, "a number has changed");
         }
-        for (inode, handle, _) in &self.open {
-            let current = self.inodes.iter().find(|(_, known)| *known == inode).map(|(place, _)| place);
-            let shown = current.and_then(|place| self.shown.get(place));
-            let is_current = shown.is_some_and(|target| Handle::of(target.version_id) == *handle);
-            assert_eq!(self.fs.poll(*inode, *handle) == Readiness::Current, is_current);
+        for OpenFile { inode, handle, place, version } in &self.open {
+            let is_current = self.shown.get(place).is_some_and(|target| target.version_id == *version);
+            assert_eq!(self.worker.fs.poll(*inode, *handle, None) == Readiness::Current, is_current);
         }
+        assert_eq!(self.worker.fs.open_files(), self.open.len(), "open files");
+        let versions: BTreeSet<_> = self.open.iter().map(|file| (file.place, file.version)).collect();
+        assert_eq!(self.worker.fs.pinned(), versions.len(), "pinned versions");
         assert_eq!(self.source.asked().len(), self.asked, "fetches");
-        assert_eq!(self.cache.status().entries, self.cached.len(), "cached values");
+        assert_eq!(self.worker.cache.status().entries, self.cached.len(), "cached values");
     }
 
     fn close_all(&mut self) {
-        for (inode, handle, _) in self.open.drain(..) {
-            self.fs.release(inode, handle);
+        for file in 0..self.open.len() {
+            self.read(file, 0, u32::MAX);
         }
-        assert_eq!(self.fs.pinned(), 0);
+        while self.close(0).is_some() {}
+        assert_eq!((self.worker.fs.pinned(), self.worker.fs.open_files()), (0, 0));
+        assert_eq!(self.worker.arena.used(), self.cached.len(), "values that nobody may read");
     }
 }
 

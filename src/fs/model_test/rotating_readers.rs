@@ -7,6 +7,7 @@ use secretfs_wire::{NodeId, VersionId};
 use tokio::runtime::Handle as Runtime;
 
 use super::super::test_manifest::{manifest, target};
+use super::super::test_memory::{arena, freshness, handles};
 use super::super::test_source::TestSource;
 use super::super::*;
 
@@ -23,11 +24,11 @@ fn no_read_is_torn_and_no_reader_goes_back() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
     let runtime = runtime.expect("a runtime");
     let source = TestSource::new();
-    let cache = Arc::new(ValueCache::new(source.clone(), 1 << 20, runtime.handle().clone()));
-    let freshness = Arc::new(Freshness::new(DEFAULT_MAX_STALE));
+    let cache = Arc::new(ValueCache::new(source.clone(), 1 << 20, arena(8 << 20), runtime.handle().clone()));
+    let freshness = Arc::new(freshness(DEFAULT_MAX_STALE));
     let key = InodeKey::for_node(NodeId::from_u64(1).expect("an id"));
     let layout = Layout::OneService("web".parse().expect("a name"));
-    let fs = FileSystem::new(cache, freshness, key, layout, Duration::from_secs(600));
+    let fs = FileSystem::new(cache, freshness, handles(), key, layout, Duration::from_secs(600));
     let publish = |version| {
         let bytes = value(version);
         source.put(VersionId::from_u64(version).expect("an id"), Ok(&bytes));
@@ -57,7 +58,10 @@ fn no_read_is_torn_and_no_reader_goes_back() {
 /// Opens, reads to the end in chunks and closes. Returns the version that all of it was.
 fn read_once(fs: &Arc<FileSystem>, runtime: &Runtime, chunk: u32) -> u64 {
     let inode = fs.lookup(Inode::ROOT, "db").expect("it is always there").inode;
-    let handle = match fs.open(inode, Access::Read).expect("it is always granted") {
+    let handle = match fs
+        .open(inode, Access::Read, RequestId { number: 2, repeated: false })
+        .expect("it is always granted")
+    {
         Opening::Ready(handle) => handle,
         Opening::Wait(handle) => runtime.block_on(handle).expect("it is always answered"),
     };

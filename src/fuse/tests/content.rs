@@ -24,7 +24,7 @@ fn a_file_has_the_value_and_what_the_manifest_says_of_it() {
         modified: Timestamp::from_second(1_700_000_000).expect("a time"),
         ..target(1, 9)
     };
-    rig.mount.apply(rig.fs.update(&Arc::new(manifest([("web", "db", details)]))));
+    rig.server.apply(rig.fs.update(&Arc::new(manifest([("web", "db", details)]))), ());
 
     let metadata = fs::metadata(rig.path("web/db")).expect("metadata");
     assert_eq!(metadata.len(), 9);
@@ -97,7 +97,7 @@ fn owner_and_mode_are_enforced() {
     rig.source.put(VersionId::from_u64(1).expect("an id"), Ok(b"value"));
     let mode = Mode::from_bits(0o400).expect("a mode");
     let details = Target { ownership: Ownership { uid: 1000, gid: 0, mode }, ..target(1, 5) };
-    rig.mount.apply(rig.fs.update(&Arc::new(manifest([("web", "db", details)]))));
+    rig.server.apply(rig.fs.update(&Arc::new(manifest([("web", "db", details)]))), ());
     fs::set_permissions(rig.scratch.path(), Permissions::from_mode(0o755)).expect("permissions");
 
     let cat = |uid| {

@@ -8,8 +8,9 @@ use rustix::io::Errno;
 
 use super::super::attach::{self, Audience};
 use super::super::{Mount, MountError};
-use super::{NEVER, Rig, eventually, is_mounted, key};
+use super::{NEVER, Rig, eventually, is_mounted, key, serve};
 use crate::fs::test_manifest::{manifest, target};
+use crate::fs::test_memory::handles;
 use crate::fs::{FileSystem, Layout};
 
 #[test]
@@ -40,7 +41,7 @@ fn what_somebody_else_mounted_is_left_alone() {
     let rig = Rig::new(&[]);
     let path = rig.mount.path().to_owned();
     attach::detach(&path).expect("an administrator unmounts it");
-    eventually("nobody asks any more", || !rig.mount.is_served());
+    eventually("nobody asks any more", || !rig.server.is_serving());
     let other = attach::attach(&path, Audience::Everyone).expect("and mounts something");
     rig.mount.unmount().expect("nothing left to do");
     assert!(is_mounted(&path));
@@ -51,7 +52,7 @@ fn what_somebody_else_mounted_is_left_alone() {
 #[test]
 fn a_directory_has_one_mount() {
     let rig = Rig::new(&[]);
-    let again = Mount::new(rig.mount.path(), rig.fs.clone(), Audience::Everyone, rig.runtime.handle());
+    let again = Mount::new(rig.mount.path(), Audience::Everyone);
     assert!(matches!(again, Err(MountError::AlreadyMounted(_))));
     assert!(is_mounted(rig.mount.path()));
 }
@@ -66,8 +67,8 @@ fn dead_mounts_are_replaced() {
     }
     let error = fs::read_dir(&path).expect_err("it is dead");
     assert_eq!(error.raw_os_error(), Some(Errno::NOTCONN.raw_os_error()));
-    let mount = Mount::new(&path, rig.fs.clone(), Audience::Everyone, rig.runtime.handle());
-    let mount = mount.expect("a new mount");
+    let mount = Mount::new(&path, Audience::Everyone).expect("a new mount");
+    let _server = serve(&mount, &rig.fs, &rig.runtime);
     assert_eq!(fs::read(path.join("web/db")).expect("the value"), b"value");
     mount.unmount().expect("unmounted");
     assert!(!is_mounted(&path), "a dead one is left below");
@@ -79,10 +80,11 @@ fn one_process_has_many_mounts() {
     let path = rig.scratch.path().join("web");
     fs::create_dir(&path).expect("a directory");
     let layout = Layout::OneService("web".parse().expect("a name"));
-    let flat = FileSystem::new(rig.cache.clone(), rig.freshness.clone(), key(), layout, NEVER);
+    let flat = FileSystem::new(rig.cache.clone(), rig.freshness.clone(), handles(), key(), layout, NEVER);
     let rows = [("web", "db", target(1, 5)), ("job", "db", target(2, 5))];
     flat.update(&Arc::new(manifest(rows)));
-    let mount = Mount::new(&path, flat, Audience::Everyone, rig.runtime.handle()).expect("a mount");
+    let mount = Mount::new(&path, Audience::Everyone).expect("a mount");
+    let _server = serve(&mount, &flat, &rig.runtime);
     assert_eq!(rig.read("web/db"), b"value");
     assert_eq!(fs::read(path.join("db")).expect("the value"), b"value");
     assert_eq!(fs::read_dir(&path).expect("a listing").count(), 1);

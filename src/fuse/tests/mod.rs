@@ -14,9 +14,10 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
 use super::mount_table::Mounted;
-use super::{Audience, Mount};
+use super::{Audience, Journal, Mount, PreparedServer, Server};
 use crate::cache::ValueCache;
 use crate::fs::test_manifest::{manifest, target};
+use crate::fs::test_memory::{arena, freshness, handles};
 use crate::fs::test_source::TestSource;
 use crate::fs::{FileSystem, Freshness, InodeKey, Layout};
 
@@ -27,6 +28,7 @@ const NEVER: Duration = Duration::from_secs(600);
 struct Rig {
     // First: unmounted before what serves it goes.
     mount: Mount,
+    server: Server,
     fs: Arc<FileSystem>,
     cache: Arc<ValueCache>,
     freshness: Arc<Freshness>,
@@ -50,15 +52,24 @@ impl Rig {
             .build()
             .expect("a runtime");
         let source = TestSource::new();
-        let cache = Arc::new(ValueCache::new(source.clone(), 1 << 20, runtime.handle().clone()));
-        let freshness = Arc::new(Freshness::new(NEVER));
+        let cache =
+            Arc::new(ValueCache::new(source.clone(), 1 << 20, arena(8 << 20), runtime.handle().clone()));
+        let freshness = Arc::new(freshness(NEVER));
         freshness.connected();
-        let fs = FileSystem::new(cache.clone(), freshness.clone(), key(), Layout::AllServices, deadline);
+        let fs = FileSystem::new(
+            cache.clone(),
+            freshness.clone(),
+            handles(),
+            key(),
+            Layout::AllServices,
+            deadline,
+        );
         let scratch = tempfile::tempdir().expect("a directory");
         let point = scratch.path().join("secrets");
         std::fs::create_dir(&point).expect("a directory");
-        let mount = Mount::new(&point, fs.clone(), Audience::Everyone, runtime.handle()).expect("a mount");
-        let rig = Self { mount, fs, cache, freshness, source, scratch, runtime };
+        let mount = Mount::new(&point, Audience::Everyone).expect("a mount");
+        let server = serve(&mount, &fs, &runtime);
+        let rig = Self { mount, server, fs, cache, freshness, source, scratch, runtime };
         rig.publish(rows);
         rig
     }
@@ -71,7 +82,7 @@ impl Rig {
         let targets = rows
             .iter()
             .map(|(service, name, version, value)| (*service, *name, target(*version, value.len() as u32)));
-        self.mount.apply(self.fs.update(&Arc::new(manifest(targets))));
+        self.server.apply(self.fs.update(&Arc::new(manifest(targets))), ());
     }
 
     fn path(&self, below: &str) -> PathBuf {
@@ -85,6 +96,13 @@ impl Rig {
     fn wait_for_asked(&self, count: usize) {
         self.runtime.block_on(self.source.wait_for_asked(count));
     }
+}
+
+/// Serves a mount from this process.
+fn serve(mount: &Mount, fs: &Arc<FileSystem>, runtime: &Runtime) -> Server {
+    let agreement = mount.connection().agreement();
+    let prepared = PreparedServer::new(agreement, fs.clone(), Journal::private(), runtime.handle());
+    prepared.and_then(|prepared| prepared.serve(mount.connection())).expect("it is served")
 }
 
 fn key() -> InodeKey {

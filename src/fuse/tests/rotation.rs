@@ -123,7 +123,7 @@ fn poll_wakes_when_the_file_is_worth_opening_again() {
         let patience = Duration::from_secs(10);
         let began = Instant::now();
         let waiting = scope.spawn(move || poll(change, patience));
-        eventually("it waits", || rig.mount.polled() == 1);
+        eventually("it waits", || rig.fs.polled() == 1);
         rig.publish(&[("web", "db", 2, b"two")]);
         assert_eq!(waiting.join().expect("a result"), change);
         // The system call looks once more when its time is over.

@@ -1,10 +1,11 @@
 //! A node daemon as a real process, with its own state, socket and mounts.
 
 use std::fs;
-use std::io;
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use super::area::Logs;
@@ -12,6 +13,36 @@ use super::deadline;
 use super::mount::{MountPoint, is_mounted};
 use super::operator::Operator;
 use super::process::{Daemon, Outcome, finish, secretfs};
+
+/// The processes of a daemon; 0 where there is none.
+pub(crate) struct Holder {
+    pub(crate) pid: u32,
+    pub(crate) active: u32,
+    pub(crate) standby: u32,
+    pub(crate) refusing: bool,
+}
+
+impl Holder {
+    /// Asks without starting a process, which would take longer than a worker lives in some tests.
+    fn ask(socket: &Path) -> io::Result<Value> {
+        let mut stream = UnixStream::connect(socket)?;
+        stream.write_all(b"\"Status\"\n")?;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer)?;
+        Ok(serde_json::from_slice::<Value>(&answer)?["Ok"].take())
+    }
+
+    fn read(status: &Value) -> Self {
+        let pid =
+            |name: &str| status[name].as_u64().map_or(0, |pid| u32::try_from(pid).expect("a process id"));
+        Self {
+            pid: pid("pid"),
+            active: pid("active"),
+            standby: pid("standby"),
+            refusing: status["refusing"] == true,
+        }
+    }
+}
 
 /// A host of its own, as far as secretfs can tell. Dropped, it stops the daemon and unmounts.
 pub(crate) struct Node {
@@ -145,6 +176,38 @@ impl Node {
 
     fn ask_status(&self) -> Outcome {
         Operator::new(&self.config(), None, &self.logs).run(&["node", "status", "--json"])
+    }
+
+    /// The daemon's processes.
+    pub(crate) fn holder(&self) -> Holder {
+        let socket = self.home.join("node-holder.sock");
+        let answer = deadline::poll("the holder answers", || Holder::ask(&socket).ok());
+        Holder::read(&answer)
+    }
+
+    /// Sends a signal to a process of the daemon, which may have ended.
+    pub(crate) fn signal(&self, pid: u32, signal: Signal) {
+        let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).expect("a process id");
+        let _ = kill_process(pid, signal);
+    }
+
+    /// Ends the worker that serves, once another one is ready, and waits until that one serves.
+    pub(crate) fn kill_worker(&self, signal: Signal) {
+        self.wait_for_standby();
+        let before = self.holder();
+        self.signal(before.active, signal);
+        deadline::eventually("another worker serves", || {
+            let now = self.holder();
+            now.active != 0 && now.active != before.active
+        });
+    }
+
+    /// Waits until a worker serves and another is ready to.
+    pub(crate) fn wait_for_standby(&self) {
+        deadline::eventually("a standby is ready", || {
+            let holder = self.holder();
+            holder.active != 0 && holder.standby != 0
+        });
     }
 
     /// The mount point of all services.

@@ -86,6 +86,11 @@ impl Daemon {
         code(self.guard.wait(&format!("{} ends", self.name)))
     }
 
+    /// Waits until it has logged this.
+    pub(crate) fn wait_for_log(&self, words: &str) {
+        deadline::eventually(&format!("{} logs {words:?}", self.name), || self.log().contains(words));
+    }
+
     pub(crate) fn log(&self) -> String {
         text(&self.log)
     }

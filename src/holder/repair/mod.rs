@@ -1,0 +1,4 @@
+//! stub
+pub(crate) fn main() -> std::process::ExitCode {
+    std::process::ExitCode::FAILURE
+}

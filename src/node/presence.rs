@@ -1,0 +1,342 @@
+//! What a node presents, and how its parts are joined: one manifest, one cache, any number of mounts.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::ArcSwap;
+use secretfs_wire::ServiceName;
+use secretfs_wire::manifest::{Manifest, RawManifest};
+use tokio::net::UnixListener;
+use tokio::runtime::Handle;
+use tokio::sync::Notify;
+
+use super::follow::{Follower, follow};
+use super::identity::{About, NodeIdentity, certificate_end};
+use super::renewal::keep_certificate;
+use super::source::ManagerSource;
+use super::status::{self, MountStatus, NodeStatus, RejectedEntry, Shown, Trouble};
+use crate::cache::{Arena, LeftBehind, ValueCache};
+use crate::client::{ClientError, NodeClient};
+use crate::fs::{Change, FileSystem, Freshness, InodeKey, Layout};
+use crate::fuse::{Connection, PreparedServer, Server};
+use crate::handover::{Activation, Ledger, MountToServe, Outbox, Sequence, ServeConfig};
+
+/// Why a worker cannot serve.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PrepareError {
+    /// The node's credentials cannot be used.
+    #[error("the node's credentials cannot be used")]
+    Credentials(#[source] ClientError),
+    /// A session with the kernel could not be prepared.
+    #[error("a mount cannot be served")]
+    Serve(#[source] std::io::Error),
+}
+
+/// What a worker is given to present.
+pub(crate) struct Parts {
+    /// Who the node is.
+    pub(crate) identity: NodeIdentity,
+    /// How values are served.
+    pub(crate) config: ServeConfig,
+    /// What is mounted.
+    pub(crate) mounts: Vec<MountToServe>,
+    /// What former workers have left beside values.
+    pub(crate) ledger: Ledger,
+    /// Where values are, a former worker's too.
+    pub(crate) arena: Arc<Arena>,
+    /// The way to the holder.
+    pub(crate) outbox: Outbox,
+}
+
+/// A node that is ready to be presented: all is built, nothing is served, nothing is changed.
+pub(crate) struct Prepared {
+    shared: Shared,
+    mounts: Vec<PreparedMount>,
+    credentials_ca: String,
+    certificate: String,
+    client: Arc<ArcSwap<NodeClient>>,
+    source: Arc<ManagerSource>,
+    received: Sequence,
+    services: usize,
+    targets: usize,
+}
+
+struct PreparedMount {
+    path: std::path::PathBuf,
+    service: Option<ServiceName>,
+    file_system: Arc<FileSystem>,
+    server: PreparedServer,
+    /// What manifests have changed since the kernel was last told, each with its place.
+    unannounced: Vec<(Sequence, Vec<Change>)>,
+}
+
+/// What the parts of a node have in common.
+struct Shared {
+    about: About,
+    arena: Arc<Arena>,
+    cache: Arc<ValueCache>,
+    freshness: Arc<Freshness>,
+    outbox: Outbox,
+}
+
+/// A node that presents its secrets.
+pub(crate) struct Node {
+    shared: Shared,
+    mounts: Vec<Mounted>,
+    activation: Activation,
+    /// What `node status` shows beside the rest. Never held across an await.
+    shown: Mutex<Shown>,
+    /// The place of the last manifest. Held while one is installed: one at a time.
+    last: Mutex<Sequence>,
+}
+
+struct Mounted {
+    path: std::path::PathBuf,
+    service: Option<ServiceName>,
+    file_system: Arc<FileSystem>,
+    server: Server,
+}
+
+impl Prepared {
+    /// Builds everything. Tasks will run on `runtime`.
+    ///
+    /// # Errors
+    /// When the credentials are none, or the system has no thread left.
+    pub(crate) fn new(parts: Parts, runtime: &Handle) -> Result<Self, PrepareError> {
+        let Parts { identity, config, mounts, ledger, arena, outbox } = parts;
+        let NodeIdentity { about, credentials, envelope_key } = identity;
+        // A call ends a little before the read that waits for it, so that the reader's error comes
+        // with the call's reason.
+        let timeout = config.deadline.mul_f64(0.9);
+        let client = NodeClient::new(about.manager.clone(), &credentials, timeout)
+            .map_err(PrepareError::Credentials)?;
+        let client = Arc::new(ArcSwap::from_pointee(client));
+        let (environment, name) = (about.environment.clone(), about.name.clone());
+        let source = Arc::new(ManagerSource::new(environment, name, envelope_key, client.clone()));
+        let cache =
+            Arc::new(ValueCache::new(source.clone(), config.cache_bytes, arena.clone(), runtime.clone()));
+        let freshness = Arc::new(Freshness::over(ledger.outage(), config.max_stale));
+        let mut prepared = Vec::new();
+        for (place, mount) in mounts.into_iter().enumerate() {
+            let layout = mount.service.clone().map_or(Layout::AllServices, Layout::OneService);
+            let file_system = FileSystem::new(
+                cache.clone(),
+                freshness.clone(),
+                ledger.handles(place),
+                InodeKey::for_node(about.id),
+                layout,
+                config.deadline,
+            );
+            let journal = ledger.journal(place);
+            let server = PreparedServer::new(mount.agreement, file_system.clone(), journal, runtime)
+                .map_err(PrepareError::Serve)?;
+            let MountToServe { path, service, .. } = mount;
+            prepared.push(PreparedMount { path, service, file_system, server, unannounced: Vec::new() });
+        }
+        Ok(Self {
+            shared: Shared { about, arena, cache, freshness, outbox },
+            mounts: prepared,
+            credentials_ca: credentials.ca,
+            certificate: credentials.certificate,
+            client,
+            source,
+            received: Sequence::default(),
+            services: 0,
+            targets: 0,
+        })
+    }
+
+    /// Learns of a manifest that the active worker got.
+    pub(crate) fn learn(&mut self, sequence: Sequence, manifest: RawManifest) {
+        let manifest = Arc::new(Manifest::check(manifest).0);
+        (self.services, self.targets) = count(&manifest);
+        for mount in &mut self.mounts {
+            mount.unannounced.push((sequence, mount.file_system.update(&manifest)));
+        }
+        self.received = sequence;
+    }
+
+    /// Learns that the active worker has told the kernel of all up to a manifest.
+    pub(crate) fn announced(&mut self, sequence: Sequence) {
+        for mount in &mut self.mounts {
+            mount.unannounced.retain(|(of, _)| *of > sequence);
+        }
+    }
+
+    /// Serves from now on, where the last worker ended.
+    ///
+    /// # Errors
+    /// When a connection is none, or the system has no thread left.
+    pub(crate) fn activate(
+        self,
+        connections: &[Connection],
+        activation: Activation,
+    ) -> Result<Active, PrepareError> {
+        let Self { shared, mounts, received, services, targets, .. } = self;
+        shared.freshness.begin();
+        let left_behind = LeftBehind::in_arena(&shared.arena);
+        for mount in &mounts {
+            mount.file_system.adopt(|entry, version| left_behind.find(entry, version));
+        }
+        // After the open files: what neither they nor the manifest hold is wiped here.
+        shared.cache.adopt(left_behind.into_values());
+
+        let announcement = shared.outbox.announcement(received);
+        let mut serving = Vec::new();
+        for (mount, connection) in mounts.into_iter().zip(connections) {
+            let PreparedMount { path, service, file_system, server, unannounced } = mount;
+            let server = server.serve(connection).map_err(PrepareError::Serve)?;
+            let changes = unannounced.into_iter().flat_map(|(_, changes)| changes).collect();
+            server.apply(changes, announcement.clone());
+            serving.push(Mounted { path, service, file_system, server });
+        }
+        let certificate_expires = certificate_end(&self.certificate);
+        let shown = Shown { certificate_expires, services, targets, ..Shown::default() };
+        let node = Arc::new(Node {
+            shared,
+            mounts: serving,
+            activation,
+            shown: Mutex::new(shown),
+            last: Mutex::new(received),
+        });
+        Ok(Active { node, client: self.client, source: self.source, ca: self.credentials_ca })
+    }
+}
+
+/// A node that serves and does not yet follow the manager.
+pub(crate) struct Active {
+    node: Arc<Node>,
+    client: Arc<ArcSwap<NodeClient>>,
+    source: Arc<ManagerSource>,
+    ca: String,
+}
+
+impl Active {
+    /// Follows the manager, renews the certificate and answers `node status`, for ever.
+    pub(crate) async fn run(self, listener: UnixListener) {
+        let Self { node, client, source, ca } = self;
+        let renewed = Arc::new(Notify::new());
+        let session = async {
+            // The first cold read then finds its session open. If this fails, the read says why.
+            let _ = source.prepare().await;
+            std::future::pending::<()>().await;
+        };
+        tokio::join!(
+            follow(client.clone(), renewed.clone(), node.clone()),
+            keep_certificate(node.clone(), client, ca, renewed),
+            status::serve(listener, || node.status()),
+            session,
+        );
+    }
+}
+
+/// How many services and targets a manifest has.
+fn count(manifest: &Manifest) -> (usize, usize) {
+    (manifest.services.len(), manifest.services.values().map(|targets| targets.len()).sum())
+}
+
+impl Follower for Node {
+    fn manifest(&self, manifest: RawManifest) {
+        let (checked, rejected) = Manifest::check(manifest.clone());
+        for entry in &rejected {
+            tracing::warn!(entry = entry.entry, reason = entry.reason, "left out of the manifest");
+        }
+        let (services, targets) = self.install(&manifest, checked);
+        {
+            let mut shown = self.shown();
+            shown.reason = None;
+            shown.rejected = rejected
+                .into_iter()
+                .map(|rejected| RejectedEntry { entry: rejected.entry, reason: rejected.reason })
+                .collect();
+        }
+        tracing::info!(services, targets, "manifest");
+        self.shared.freshness.connected();
+    }
+
+    fn disconnected(&self, reason: &str) {
+        self.shared.freshness.disconnected();
+        let mut shown = self.shown();
+        if shown.reason.as_deref() != Some(reason) {
+            tracing::warn!(reason, "not connected to the manager");
+            shown.reason = Some(reason.to_owned());
+        }
+    }
+
+    fn shut_out(&self) {
+        if self.shown().targets > 0 {
+            tracing::warn!("the manager shuts this node out; every value is wiped");
+        }
+        self.install(&RawManifest::default(), Manifest::default());
+    }
+}
+
+impl Node {
+    /// Makes a manifest the one that is served. Tells how many services and targets it has.
+    fn install(&self, raw: &RawManifest, manifest: Manifest) -> (usize, usize) {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        *last = Sequence(last.0 + 1);
+        let outbox = &self.shared.outbox;
+        // First to whoever comes after us: then nobody shows anything older once we have shown this.
+        outbox.manifest(*last, raw);
+        let announcement = outbox.announcement(*last);
+        let manifest = Arc::new(manifest);
+        for Mounted { file_system, server, .. } in &self.mounts {
+            server.apply(file_system.update(&manifest), announcement.clone());
+        }
+        let counted = count(&manifest);
+        let mut shown = self.shown();
+        (shown.services, shown.targets) = counted;
+        counted
+    }
+
+    pub(super) fn shown(&self) -> std::sync::MutexGuard<'_, Shown> {
+        // Nothing in here is left half done by a panic, and a panic ends the process anyway.
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The way to the holder.
+    pub(super) fn outbox(&self) -> &Outbox {
+        &self.shared.outbox
+    }
+
+    fn status(&self) -> NodeStatus {
+        let shown = self.shown();
+        let Shared { about, cache, freshness, .. } = &self.shared;
+        let cache = cache.status();
+        let trouble = self.mounts.iter().find_map(|mounted| mounted.file_system.trouble());
+        NodeStatus {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            predecessors: self.activation.predecessors,
+            name: about.name.clone(),
+            id: about.id,
+            environment: about.environment.clone(),
+            manager: about.manager.as_str().trim_end_matches('/').to_owned(),
+            connected: freshness.stale_since().is_none(),
+            stale_since: freshness.stale_since(),
+            reason: shown.reason.clone(),
+            certificate_expires: shown.certificate_expires,
+            mounts: self
+                .mounts
+                .iter()
+                .map(|mounted| MountStatus {
+                    path: mounted.path.clone(),
+                    service: mounted.service.clone(),
+                    served: mounted.server.is_serving(),
+                    open_files: mounted.file_system.open_files(),
+                    polled: mounted.file_system.polled(),
+                })
+                .collect(),
+            services: shown.services,
+            targets: shown.targets,
+            rejected: shown.rejected.clone(),
+            cached_values: cache.entries,
+            cached_bytes: cache.bytes,
+            pinned_versions: self.mounts.iter().map(|mounted| mounted.file_system.pinned()).sum(),
+            cache_hits: cache.hits,
+            cache_misses: cache.misses,
+            trouble: trouble
+                .map(|trouble| Trouble { since: trouble.since, reason: trouble.error.to_string() }),
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! What a worker gets from its holder, unpacked.
+
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::net::UnixListener;
+use std::sync::Arc;
+
+use super::WorkerError;
+use crate::cache::{Arena, ValueCache};
+use crate::fuse::Connection;
+use crate::handover::{Begin, FORMAT, Ledger, Opening, Packet};
+use crate::host::shared_memory::Words;
+use crate::node::IdentityFiles;
+
+/// The first message, with its descriptors as what they are.
+pub(super) struct Given {
+    pub(super) begin: Begin,
+    pub(super) ledger: Ledger,
+    pub(super) listener: UnixListener,
+    pub(super) identity: IdentityFiles,
+    pub(super) connections: Vec<Connection>,
+    pub(super) arena: Arc<Arena>,
+}
+
+impl Given {
+    /// Unpacks the message, whose format is looked at before anything else of it.
+    pub(super) fn unpack(packet: Packet) -> Result<Self, WorkerError> {
+        let Opening { format } = packet.read()?;
+        if format != FORMAT {
+            return Err(WorkerError::Format(format));
+        }
+        let begin: Begin = packet.read()?;
+        let mut descriptors = packet.descriptors;
+        let mut next = || descriptors.next().ok_or(WorkerError::Incomplete);
+
+        let ledger = Ledger::map(next()?.as_fd(), begin.mounts.len()).map_err(WorkerError::Memory)?;
+        let listener = UnixListener::from(next()?);
+        let identity = IdentityFiles::from_descriptors([next()?, next()?, next()?, next()?]);
+        let mut connections = Vec::new();
+        for mount in &begin.mounts {
+            connections.push(Connection::begun(next()?, mount.agreement));
+        }
+        let arena = if begin.arena { Some(next()?) } else { None };
+        let arena = Arena::over(arena_words(arena.as_ref(), begin.config.cache_bytes)?);
+        Ok(Self { begin, ledger, listener, identity, connections, arena })
+    }
+}
+
+/// Where the kernel has no memory that only who maps it can read, values end with their worker: none
+/// is put where others could read it.
+fn arena_words(shared: Option<&OwnedFd>, cache_bytes: usize) -> Result<Words, WorkerError> {
+    let words = ValueCache::words_for(cache_bytes);
+    match shared {
+        Some(memory) => Words::map(memory.as_fd(), words),
+        None => Words::private(words),
+    }
+    .map_err(WorkerError::Memory)
+}

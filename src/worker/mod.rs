@@ -1,0 +1,177 @@
+//! A worker: the process that has the values, and nothing else.
+//!
+//! It is started unprivileged, gives up what is left to it, prepares everything and then waits as
+//! the standby. When the active worker ends, in whatever way, it serves in its place within a
+//! millisecond: on the same connections, from the same memory.
+
+mod given;
+mod sandbox;
+mod standby;
+
+use std::os::fd::AsFd as _;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use secretfs_wire::manifest::RawManifest;
+use tokio::runtime::Runtime;
+
+use self::given::Given;
+use self::standby::Standby;
+use crate::fuse::PreparedRefusal;
+use crate::handover::{
+    Activation, Channel, ChannelError, Duty, FORMAT, FromHolder, FromWorker, Ledger, Outbox, document,
+};
+use crate::host;
+use crate::host::process_title::ProcessTitle;
+use crate::node::{Parts, Prepared};
+
+/// What `ps` shows of the worker that serves.
+const ACTIVE: &str = "secretfs: worker (active)";
+const REFUSING: &str = "secretfs: worker (refusing)";
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// How often a worker shows that it is alive.
+const BEAT: Duration = Duration::from_millis(100);
+
+const OOM_SCORE: i16 = -500;
+
+/// Threads of the runtime. What they do is wait for the manager.
+const THREADS: usize = 2;
+
+/// Why a worker ends before its time.
+#[derive(Debug, thiserror::Error)]
+enum WorkerError {
+    #[error("the holder speaks format {0} and this worker {FORMAT}")]
+    Format(u32),
+    #[error("the holder did not say what to do")]
+    Channel(#[from] ChannelError),
+    #[error("the holder left something out")]
+    Incomplete,
+    #[error(transparent)]
+    Hardening(#[from] host::HardeningError),
+    #[error(transparent)]
+    Sandbox(#[from] sandbox::SandboxError),
+    #[error("what outlives a worker cannot be mapped")]
+    Memory(#[source] std::io::Error),
+    #[error(transparent)]
+    Identity(#[from] crate::node::StateError),
+    #[error(transparent)]
+    Prepare(#[from] crate::node::PrepareError),
+    #[error("the system gave no thread or no socket")]
+    Start(#[source] std::io::Error),
+}
+
+/// Runs as a worker, with the channel to the holder as standard input, until it is killed or the
+/// holder is gone.
+pub(crate) fn main() -> ExitCode {
+    // Found while /proc can be read.
+    let title = ProcessTitle::find();
+    let Ok(socket) = std::io::stdin().as_fd().try_clone_to_owned() else { return ExitCode::FAILURE };
+    let channel = Arc::new(Channel::over(socket));
+    match work(&channel, title) {
+        // The holder has gone, or wants this worker no more.
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let reason = host::error_chain(&error);
+            tracing::error!(reason, "this worker cannot serve");
+            Outbox::new(channel).send(&FromWorker::Failed { reason });
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn work(channel: &Arc<Channel>, title: Option<ProcessTitle>) -> Result<(), WorkerError> {
+    // The holder may never be killed for want of memory; a worker may, if need be.
+    host::set_oom_score(OOM_SCORE);
+    let given = Given::unpack(channel.receive()?)?;
+    if let Some(user) = given.begin.user {
+        sandbox::drop_privileges(user)?;
+    }
+    host::die_with_parent()?;
+    // Before anything that is secret is in this process.
+    host::harden()?;
+    let duty = given.begin.duty;
+    let Given { begin, ledger, listener, identity, connections, arena } = given;
+    let identity = match duty {
+        Duty::Serve => Some(identity.read()?),
+        // Whatever ends other workers, it is kept out of this one.
+        Duty::Refuse => None,
+    };
+    let manager_port = identity.as_ref().and_then(|identity| identity.about.manager.port_or_known_default());
+    sandbox::enter(manager_port)?;
+
+    // After the sandbox: a thread may do what the one that started it might.
+    let runtime = runtime().map_err(WorkerError::Start)?;
+    let mut standby = match identity {
+        None => {
+            let mounts = begin.mounts.iter().enumerate();
+            let refusals =
+                mounts.map(|(place, mount)| PreparedRefusal::new(mount.agreement, ledger.handles(place)));
+            Standby::Refuse(refusals.collect::<Result<_, _>>().map_err(WorkerError::Start)?)
+        }
+        Some(identity) => {
+            let outbox = Outbox::new(channel.clone());
+            let parts = Parts {
+                identity,
+                config: begin.config,
+                mounts: begin.mounts,
+                ledger: ledger.clone(),
+                arena,
+                outbox,
+            };
+            Standby::Serve(Box::new(Prepared::new(parts, runtime.handle())?))
+        }
+    };
+    channel.send(&FromWorker::Ready { version: VERSION.to_owned(), format: FORMAT }, &[])?;
+
+    let Some(activation) = wait_for_turn(channel, &mut standby)? else { return Ok(()) };
+    // This thread was waiting and goes on at once; no other has to be woken.
+    standby.activate(&connections, activation, listener, &runtime)?;
+    channel.send(&FromWorker::Serving, &[])?;
+    runtime.spawn(beat(ledger));
+    if let Some(title) = title {
+        title.set(match duty {
+            Duty::Serve => ACTIVE,
+            Duty::Refuse => REFUSING,
+        });
+    }
+    // Nothing more is said to a worker that serves; it only sees the end of its holder.
+    while !matches!(channel.receive(), Err(ChannelError::Ended)) {}
+    Ok(())
+}
+
+/// Learns what the active worker learns, until it is this one's turn. `None` when the holder has
+/// gone, or does not want this worker any more.
+fn wait_for_turn(channel: &Channel, standby: &mut Standby) -> Result<Option<Activation>, WorkerError> {
+    loop {
+        let mut packet = match channel.receive() {
+            Err(ChannelError::Ended) => return Ok(None),
+            other => other?,
+        };
+        match packet.read()? {
+            FromHolder::Manifest(sequence) => {
+                let memory = packet.descriptors.next().ok_or(WorkerError::Incomplete)?;
+                let manifest: RawManifest = document::read(&memory.into()).map_err(WorkerError::Memory)?;
+                standby.learn(sequence, manifest);
+            }
+            FromHolder::Announced(sequence) => standby.announced(sequence),
+            FromHolder::Activate(activation) => return Ok(Some(activation)),
+        }
+    }
+}
+
+fn runtime() -> std::io::Result<Runtime> {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(THREADS).enable_all().build()
+}
+
+/// Shows the holder that the runtime runs. That the thread which answers the kernel does not hang is
+/// in the journal.
+async fn beat(ledger: Ledger) {
+    let mut beats = tokio::time::interval(BEAT);
+    loop {
+        beats.tick().await;
+        ledger.beat();
+    }
+}

@@ -5,6 +5,7 @@
 
 mod adapter;
 mod attach;
+mod device;
 mod error;
 mod mount;
 mod mount_point;

@@ -11,10 +11,11 @@ use fuser::{Config, Session, SessionACL};
 use tokio::runtime::Handle as Runtime;
 
 use super::adapter::Adapter;
-use super::attach::{self, Audience};
+use super::attach::{self, Attached, Audience};
+use super::device::Device;
 use super::error::MountError;
 use super::mount_point::MountPoint;
-use super::mount_table::Mounted;
+use super::mount_table::MountTable;
 use super::notices::Notices;
 use super::pollers::Pollers;
 use crate::fs::{Change, FileSystem};
@@ -25,8 +26,8 @@ const GRACE: Duration = Duration::from_millis(500);
 /// A file system that is mounted. Dropping it unmounts it.
 pub(crate) struct Mount {
     point: MountPoint,
-    /// The device number of the mount that is ours to take away, until it is.
-    device: Option<String>,
+    /// The device of the mount that is ours to take away, until it is.
+    device: Option<Device>,
     notices: Notices,
     pollers: Arc<Pollers>,
     /// Disconnected when the last request has been answered. The std mutex makes a mount shareable;
@@ -37,7 +38,8 @@ pub(crate) struct Mount {
 impl Mount {
     /// Mounts `fs` on an empty directory, read-only, and serves it from a thread of its own.
     ///
-    /// Opens that have to wait do so on `runtime`. A mount of a dead process is removed first.
+    /// Opens that have to wait do so on `runtime`. A mount of a dead process is mounted over, so that
+    /// those who receive what is mounted on it are served again.
     ///
     /// # Errors
     /// Each says what is missing and what to do about it.
@@ -48,20 +50,18 @@ impl Mount {
         runtime: &Runtime,
     ) -> Result<Self, MountError> {
         let point = MountPoint::claim(path)?;
-        let device = attach::attach(&point.path, audience)?;
+        let Attached { connection, device } = point.attach(audience)?;
         let serve = || {
             let pollers = Arc::new(Pollers::default());
             let adapter = Adapter { fs, runtime: runtime.clone(), pollers: pollers.clone() };
-            let session = Session::from_fd(adapter, device, acl(audience), config())?;
+            let session = Session::from_fd(adapter, connection, acl(audience), config())?;
             let notices = Notices::start(session.notifier(), pollers.clone())?;
             Ok((notices, pollers, start(session)?))
         };
         match serve() {
             Ok((notices, pollers, served)) => {
-                let top = Mounted::at(&point.path).map_err(MountError::Table)?;
                 tracing::info!(path = %point.path.display(), "mounted");
-                let device = top.map(|top| top.device);
-                Ok(Self { point, device, notices, pollers, served: Mutex::new(served) })
+                Ok(Self { point, device: Some(device), notices, pollers, served: Mutex::new(served) })
             }
             Err(error) => {
                 attach::detach(&point.path)?;
@@ -105,12 +105,13 @@ impl Mount {
         let path = &self.point.path;
         // Somebody may have unmounted ours and mounted something else. As long as ours is served its
         // device number is not another's.
-        let top = Mounted::at(path).map_err(MountError::Table)?;
-        if !self.is_served() || top.is_none_or(|top| top.device != device) {
+        let table = MountTable::read().map_err(MountError::Table)?;
+        if !self.is_served() || table.top(path).is_none_or(|top| top.device != device) {
             tracing::warn!(path = %path.display(), "somebody else has unmounted it");
-            return Ok(());
+            return self.point.clear();
         }
         attach::detach(path)?;
+        self.point.clear()?;
         let served = self.served.get_mut().unwrap_or_else(PoisonError::into_inner);
         match served.recv_timeout(GRACE) {
             Err(RecvTimeoutError::Timeout) => {

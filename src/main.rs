@@ -27,6 +27,13 @@ mod worker;
 
 use role::Role;
 
+/// The version of this program. A build may have another than its package, to tell two builds of one
+/// package apart.
+pub(crate) const VERSION: &str = match option_env!("SECRETFS_BUILD_VERSION") {
+    Some(version) => version,
+    None => env!("CARGO_PKG_VERSION"),
+};
+
 fn main() -> std::process::ExitCode {
     match Role::of_this_process() {
         None => cli::main(),

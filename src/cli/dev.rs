@@ -265,7 +265,7 @@ fn guide(mount: &Path, config: &Path) -> String {
          {program} node status\n    \
          docker run --rm -v {mount}/demo:/run/secrets:ro busybox cat /run/secrets/db_password\n\n\
          Ctrl-C ends it and leaves nothing.",
-        version = env!("CARGO_PKG_VERSION"),
+        version = crate::VERSION,
     )
 }
 

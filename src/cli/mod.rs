@@ -32,7 +32,7 @@ use crate::host::logging::{self, LogFormat};
 #[derive(Debug, Parser)]
 #[command(
     name = "secretfs",
-    version,
+    version = crate::VERSION,
     propagate_version = true,
     arg_required_else_help = true,
     after_help = "Try it:\n  secretfs dev\n\n\

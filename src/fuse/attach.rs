@@ -3,7 +3,6 @@
 //! Not left to the FUSE library, because it unmounts by path when it is done, whether or not the
 //! mount was its own, and because it tells apart too few of the ways in which mounting fails.
 
-use std::ffi::CString;
 use std::fs::OpenOptions;
 use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -12,12 +11,17 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use rustix::fs::CWD;
 use rustix::io::Errno;
-use rustix::mount::{MountFlags, UnmountFlags};
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, UnmountFlags, fsconfig_create,
+    fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount,
+};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
 
+use super::device::Device;
 use super::error::MountError;
-use super::mount_table::NAME;
+use super::mount_table::{MountTable, NAME};
 
 /// Who may see the mount at all; the files' own permissions come on top.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
@@ -29,47 +33,73 @@ pub(crate) enum Audience {
     OnlyMe,
 }
 
+/// A directory that everybody may list, in octal. The kernel goes by this until it has asked for the
+/// first time, and a stricter mode would turn the first readers away.
+const ROOT_MODE: &str = "40555";
 const DEVICE: &str = "/dev/fuse";
 const HELPER: &str = "fusermount3";
 
-/// Mounts, and returns the connection to the kernel.
-pub(super) fn attach(point: &Path, audience: Audience) -> Result<OwnedFd, MountError> {
-    let device = OpenOptions::new().read(true).write(true).open(DEVICE).map_err(MountError::NoDevice)?;
-    let device = OwnedFd::from(device);
-    match mount_directly(&device, point, audience) {
-        Ok(()) => Ok(device),
+/// A mount that has been made.
+#[derive(Debug)]
+pub(super) struct Attached {
+    /// To the kernel. Where it ends the mount is dead.
+    pub(super) connection: OwnedFd,
+    pub(super) device: Device,
+}
+
+/// Mounts on top of whatever is at `point`.
+pub(super) fn attach(point: &Path, audience: Audience) -> Result<Attached, MountError> {
+    let connection = OpenOptions::new().read(true).write(true).open(DEVICE).map_err(MountError::NoDevice)?;
+    let connection = OwnedFd::from(connection);
+    match mount_directly(&connection, point, audience) {
+        Ok(device) => Ok(Attached { connection, device }),
         Err(Errno::PERM) => mount_with_helper(point, audience),
         Err(error) => Err(MountError::Refused { path: point.to_owned(), source: error.into() }),
     }
 }
 
-fn mount_directly(device: &OwnedFd, point: &Path, audience: Audience) -> Result<(), Errno> {
-    let data = format!(
-        "fd={},rootmode=40000,user_id={},group_id={},{}",
-        device.as_raw_fd(),
-        rustix::process::getuid().as_raw(),
-        rustix::process::getgid().as_raw(),
-        options(audience),
-    );
-    let data = CString::new(data).map_err(|_| Errno::INVAL)?;
-    let flags = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-    rustix::mount::mount(NAME, point, "fuse", flags, data.as_c_str())
+/// Made first and put in place then, so that its device is known whoever else mounts there.
+fn mount_directly(connection: &OwnedFd, point: &Path, audience: Audience) -> Result<Device, Errno> {
+    let context = fsopen("fuse", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    let settings = [
+        ("source", NAME.to_owned()),
+        ("subtype", NAME.to_owned()),
+        ("fd", connection.as_raw_fd().to_string()),
+        ("rootmode", ROOT_MODE.to_owned()),
+        ("user_id", rustix::process::getuid().as_raw().to_string()),
+        ("group_id", rustix::process::getgid().as_raw().to_string()),
+    ];
+    for (key, value) in settings {
+        fsconfig_set_string(&context, key, value)?;
+    }
+    for flag in ["ro"].into_iter().chain(permissions(audience).iter().copied()) {
+        fsconfig_set_flag(&context, flag)?;
+    }
+    fsconfig_create(&context)?;
+    let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY
+        | MountAttrFlags::MOUNT_ATTR_NOSUID
+        | MountAttrFlags::MOUNT_ATTR_NODEV
+        | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    let mount = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
+    let device = Device::of(&mount)?;
+    move_mount(&mount, "", CWD, point, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
+    Ok(device)
 }
 
 /// The kernel checks owner, group and mode of each file against who asks.
-fn options(audience: Audience) -> String {
-    let others = match audience {
-        Audience::Everyone => ",allow_other",
-        Audience::OnlyMe => "",
-    };
-    format!("subtype={NAME},default_permissions{others}")
+const fn permissions(audience: Audience) -> &'static [&'static str] {
+    match audience {
+        Audience::Everyone => &["default_permissions", "allow_other"],
+        Audience::OnlyMe => &["default_permissions"],
+    }
 }
 
 /// The set-uid helper mounts and hands the connection back through a socket, which here is its
 /// standard input: that way it alone inherits it.
-pub(super) fn mount_with_helper(point: &Path, audience: Audience) -> Result<OwnedFd, MountError> {
+pub(super) fn mount_with_helper(point: &Path, audience: Audience) -> Result<Attached, MountError> {
     let (ours, theirs) = UnixStream::pair().map_err(MountError::Start)?;
-    let options = format!("ro,nosuid,nodev,noexec,fsname={NAME},{}", options(audience));
+    let permissions = permissions(audience).join(",");
+    let options = format!("ro,nosuid,nodev,noexec,fsname={NAME},subtype={NAME},{permissions}");
     let mut helper = Command::new(HELPER);
     helper.env("_FUSE_COMMFD", "0").arg("-o").arg(options).arg("--").arg(point);
     helper.stdin(OwnedFd::from(theirs)).stdout(Stdio::null()).stderr(Stdio::piped());
@@ -79,7 +109,13 @@ pub(super) fn mount_with_helper(point: &Path, audience: Audience) -> Result<Owne
     let received = receive_descriptor(&ours);
     let output = child.wait_with_output().map_err(MountError::Start)?;
     match received {
-        Ok(Some(device)) => Ok(device),
+        Ok(Some(connection)) => {
+            let table = MountTable::read().map_err(MountError::Table)?;
+            match table.top(point) {
+                Some(top) => Ok(Attached { connection, device: top.device }),
+                None => Err(MountError::Fusermount("it mounted nothing".to_owned())),
+            }
+        }
         Ok(None) | Err(_) => Err(refusal(&String::from_utf8_lossy(&output.stderr))),
     }
 }
@@ -105,7 +141,7 @@ fn refusal(message: &str) -> MountError {
 }
 
 /// Takes the topmost mount away from `point`. Open files keep working until they are closed.
-pub(super) fn detach(point: &Path) -> Result<(), MountError> {
+pub(crate) fn detach(point: &Path) -> Result<(), MountError> {
     let still = |source| MountError::StillMounted { path: point.to_owned(), source };
     match rustix::mount::unmount(point, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
         Ok(()) => Ok(()),

@@ -5,19 +5,20 @@
 //! ([`Server`]) are done by different processes; between them is a [`Connection`].
 
 mod adapter;
-mod attach;
+pub(crate) mod attach;
 mod connection;
+pub(crate) mod device;
 mod error;
 mod journal;
 mod mount;
 mod mount_point;
-mod mount_table;
+pub(crate) mod mount_table;
 mod notices;
 mod refusal;
 mod resume;
 mod server;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub(crate) use self::attach::Audience;
 pub(crate) use self::connection::{Agreement, Connection};

@@ -3,11 +3,12 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::attach::{self, Audience};
+use super::attach::{self, Attached, Audience};
 use super::connection::Connection;
+use super::device::Device;
 use super::error::MountError;
 use super::mount_point::MountPoint;
-use super::mount_table::Mounted;
+use super::mount_table::MountTable;
 
 /// How long unmounting waits for open files to be closed before it leaves them to themselves.
 const GRACE: Duration = Duration::from_millis(500);
@@ -19,23 +20,23 @@ const GRACE: Duration = Duration::from_millis(500);
 pub(crate) struct Mount {
     point: MountPoint,
     connection: Connection,
-    /// The device number of the mount that is ours to take away, until it is.
-    device: Option<String>,
+    /// The device of the mount that is ours to take away, until it is.
+    device: Option<Device>,
 }
 
 impl Mount {
-    /// Mounts on an empty directory, read-only. A mount of a dead process is removed first.
+    /// Mounts on an empty directory, read-only. A mount of a dead process is mounted over, so that
+    /// those who receive what is mounted on it are served again.
     ///
     /// # Errors
     /// Each says what is missing and what to do about it.
     pub(crate) fn new(path: &Path, audience: Audience) -> Result<Self, MountError> {
         let point = MountPoint::claim(path)?;
-        let device = attach::attach(&point.path, audience)?;
-        match Connection::begin(device) {
+        let Attached { connection, device } = point.attach(audience)?;
+        match Connection::begin(connection) {
             Ok(connection) => {
-                let top = Mounted::at(&point.path).map_err(MountError::Table)?;
                 tracing::info!(path = %point.path.display(), "mounted");
-                Ok(Self { point, connection, device: top.map(|top| top.device) })
+                Ok(Self { point, connection, device: Some(device) })
             }
             Err(error) => {
                 attach::detach(&point.path)?;
@@ -47,6 +48,11 @@ impl Mount {
     /// Where it is mounted.
     pub(crate) fn path(&self) -> &Path {
         &self.point.path
+    }
+
+    /// The device that it is, unless it has been taken away.
+    pub(crate) const fn device(&self) -> Option<Device> {
+        self.device
     }
 
     /// The kernel's side.
@@ -67,12 +73,14 @@ impl Mount {
         let path = &self.point.path;
         // Somebody may have unmounted ours and mounted something else. As long as our connection has
         // not ended its device number is not another's.
-        let top = Mounted::at(path).map_err(MountError::Table)?;
-        if self.connection.ends_within(Duration::ZERO) || top.is_none_or(|top| top.device != device) {
+        let table = MountTable::read().map_err(MountError::Table)?;
+        let ended = self.connection.ends_within(Duration::ZERO);
+        if ended || table.top(path).is_none_or(|top| top.device != device) {
             tracing::warn!(path = %path.display(), "somebody else has unmounted it");
-            return Ok(());
+            return self.point.clear();
         }
         attach::detach(path)?;
+        self.point.clear()?;
         if self.connection.ends_within(GRACE) {
             tracing::info!(path = %path.display(), "unmounted");
         } else {

@@ -9,28 +9,43 @@ use std::time::Duration;
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 
-use super::attach;
+use super::attach::{self, Attached, Audience};
+use super::device::Device;
 use super::error::MountError;
-use super::mount_table::Mounted;
+use super::mount_table::{MountTable, Mounted};
 
 /// How long a mounted secretfs may take to show that it is alive.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
 
-/// A claimed directory. The claim ends when this is dropped, and with the process in any case.
+/// A claimed place to mount at. The claim ends when this is dropped, and with the process in any case.
 #[derive(Debug)]
 pub(super) struct MountPoint {
     pub(super) path: PathBuf,
-    // Locked. A second process finds the lock taken even if it looked before we mounted.
-    _directory: File,
+    under: Under,
+}
+
+/// What a mount is put on.
+#[derive(Debug)]
+enum Under {
+    /// The directory, locked. A second process finds the lock taken even if it looked before we mounted.
+    Directory { _locked: File },
+    /// A mount of a dead process. It stays: what is mounted over it appears in every bind of it that
+    /// receives mounts, also in containers, where a new mount in its place would not.
+    Dead(Mounted),
 }
 
 impl MountPoint {
-    /// Claims a directory, after removing what dead processes have left mounted on it.
+    /// Claims a directory. Of what dead processes have left mounted on it one layer stays at most.
     pub(super) fn claim(path: &Path) -> Result<Self, MountError> {
         let unusable = |source| MountError::Unusable { path: path.to_owned(), source };
         let path = fs::canonicalize(path).map_err(unusable)?;
         loop {
-            remove_dead(&path)?;
+            if let Some(dead) = lowest_dead(&path)? {
+                if may_mount_over() {
+                    return Ok(Self { path, under: Under::Dead(dead) });
+                }
+                attach::detach(&path)?;
+            }
             let directory = open_directory(&path)?;
             match rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => {}
@@ -39,9 +54,44 @@ impl MountPoint {
             }
             // Another process may have mounted, and died, since we looked: then the lock is on its
             // root and not on the directory below.
-            if remove_dead(&path)? == 0 {
-                return Self { path, _directory: directory }.check_empty();
+            if lowest_dead(&path)?.is_none() {
+                return Self { path, under: Under::Directory { _locked: directory } }.check_empty();
             }
+        }
+    }
+
+    /// Mounts here.
+    ///
+    /// # Errors
+    /// [`MountError::Claimed`] when another process was first.
+    pub(super) fn attach(&self, audience: Audience) -> Result<Attached, MountError> {
+        let attached = attach::attach(&self.path, audience)?;
+        self.check_first(attached.device)?;
+        Ok(attached)
+    }
+
+    /// A dead mount cannot be locked, but only one mount lies on it: that of the first process.
+    fn check_first(&self, device: Device) -> Result<(), MountError> {
+        let Under::Dead(dead) = &self.under else { return Ok(()) };
+        let table = MountTable::read().map_err(MountError::Table)?;
+        let layers = table.layers(&self.path);
+        let ours = layers.iter().position(|layer| layer.device == device);
+        if ours.is_some_and(|place| layers[place].parent == dead.id) {
+            return Ok(());
+        }
+        if ours == Some(0) {
+            attach::detach(&self.path)?;
+        }
+        Err(MountError::Claimed(self.path.clone()))
+    }
+
+    /// Takes away the dead mount that ours was put on. Not before ours is taken away.
+    pub(super) fn clear(&self) -> Result<(), MountError> {
+        let Under::Dead(dead) = &self.under else { return Ok(()) };
+        let table = MountTable::read().map_err(MountError::Table)?;
+        match table.top(&self.path) {
+            Some(top) if (top.id, top.device) == (dead.id, dead.device) => attach::detach(&self.path),
+            _ => Ok(()),
         }
     }
 
@@ -63,18 +113,26 @@ fn open_directory(path: &Path) -> Result<File, MountError> {
     Err(MountError::NotADirectory(path.to_owned()))
 }
 
-/// Detaches dead mounts of ours, one on the other as they may lie, and counts them.
-fn remove_dead(path: &Path) -> Result<usize, MountError> {
-    let mut removed = 0;
-    while Mounted::at(path).map_err(MountError::Table)?.is_some_and(|top| top.is_ours()) {
+/// Without root it is the set-uid helper that mounts, and it refuses what it cannot look into.
+fn may_mount_over() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// Finds the dead mount of ours that lies lowest, and detaches those that lie on it.
+fn lowest_dead(path: &Path) -> Result<Option<Mounted>, MountError> {
+    loop {
+        let table = MountTable::read().map_err(MountError::Table)?;
+        let mut layers = table.layers(path).into_iter();
+        let Some(top) = layers.next().filter(|top| top.is_ours()) else { return Ok(None) };
         if is_alive(path) {
             return Err(MountError::AlreadyMounted(path.to_owned()));
         }
+        if !layers.next().is_some_and(Mounted::is_ours) {
+            return Ok(Some(top.clone()));
+        }
         tracing::info!(path = %path.display(), "removing a mount whose process is dead");
         attach::detach(path)?;
-        removed += 1;
     }
-    Ok(removed)
 }
 
 /// A mount whose connection is gone says so at once. One that does not answer counts as alive: its

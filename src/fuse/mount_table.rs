@@ -1,4 +1,4 @@
-//! What is mounted where, as this process sees it.
+//! What is mounted where, as a process sees it.
 //!
 //! Read from the kernel's table and not asked of the file systems themselves: a dead or hung one
 //! would not answer.
@@ -8,47 +8,103 @@ use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use super::device::Device;
 
 /// The source and subtype of all our mounts.
 pub(super) const NAME: &str = "secretfs";
 
 /// A line of the mount table.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Mounted {
-    /// Major and minor number of the file system. Taken for as long as it is mounted anywhere or
-    /// has a file open, and then free for the next one.
-    pub(super) device: String,
-    point: PathBuf,
+pub(crate) struct Mounted {
+    /// The mount's number, of all that are in the kernel now.
+    pub(crate) id: u64,
+    /// The mount that it is mounted on.
+    pub(crate) parent: u64,
+    pub(crate) device: Device,
+    /// What of the file system is mounted: `/` for all of it, a path in it for a bind of a part. What
+    /// has been unlinked ends in `//deleted`.
+    pub(crate) root: PathBuf,
+    /// Where, as seen from the root directory of the process that the table was read for.
+    pub(crate) point: PathBuf,
+    /// Whether what is mounted on it elsewhere appears here: it has a peer or a master.
+    pub(crate) receives: bool,
     fs_type: String,
 }
 
 impl Mounted {
-    /// The topmost mount at a canonical path.
-    pub(super) fn at(path: &Path) -> io::Result<Option<Self>> {
-        Ok(topmost(&fs::read("/proc/self/mountinfo")?, path))
-    }
-
-    /// Whether it is a secretfs, of this process or another.
-    pub(super) fn is_ours(&self) -> bool {
+    /// Whether it calls itself a secretfs, of this process or another. Whoever may mount may say so.
+    pub(crate) fn is_ours(&self) -> bool {
         self.fs_type.strip_prefix("fuse.") == Some(NAME)
     }
 }
 
-fn topmost(table: &[u8], path: &Path) -> Option<Mounted> {
-    table.split(|byte| *byte == b'\n').filter_map(parse).rfind(|mounted| mounted.point == path)
+/// All mounts that a process can see.
+#[derive(Debug, Clone)]
+pub(crate) struct MountTable(Vec<Mounted>);
+
+impl MountTable {
+    /// This process's.
+    pub(crate) fn read() -> io::Result<Self> {
+        Ok(Self::parse(&fs::read("/proc/self/mountinfo")?))
+    }
+
+    /// The content of a `/proc/PID/mountinfo`. A line that makes no sense is left out.
+    pub(crate) fn parse(table: &[u8]) -> Self {
+        Self(table.split(|byte| *byte == b'\n').filter_map(parse).collect())
+    }
+
+    /// Each mount, in no order that means anything.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Mounted> {
+        self.0.iter()
+    }
+
+    /// The topmost mount at a canonical path.
+    pub(crate) fn top(&self, path: &Path) -> Option<&Mounted> {
+        let covered = |mounted: &Mounted| self.0.iter().any(|other| lies_on(other, mounted));
+        // Of several, all but the last lie hidden under a mount further up the path.
+        self.0.iter().rfind(|mounted| mounted.point == path && !covered(mounted))
+    }
+
+    /// The mounts at a canonical path that lie one on the other, from the topmost down.
+    pub(crate) fn layers(&self, path: &Path) -> Vec<&Mounted> {
+        let below = |mounted: &&Mounted| self.0.iter().find(|other| lies_on(mounted, other));
+        std::iter::successors(self.top(path), below).collect()
+    }
+}
+
+/// Whether `upper` covers `lower` and not only a place in it.
+fn lies_on(upper: &Mounted, lower: &Mounted) -> bool {
+    // The root of all mounts is its own parent.
+    upper.parent == lower.id && upper.point == lower.point && upper.id != lower.id
 }
 
 /// `36 35 98:0 /root /mount/point options [tags...] - type source options`
 fn parse(line: &[u8]) -> Option<Mounted> {
     let mut fields = line.split(|byte| *byte == b' ');
-    let device = text(fields.nth(2)?);
-    let point = PathBuf::from(OsString::from_vec(unescape(fields.nth(1)?)));
-    let fs_type = text(fields.skip_while(|field| *field != b"-").nth(1)?);
-    Some(Mounted { device, point, fs_type })
+    let id = number(fields.next()?)?;
+    let parent = number(fields.next()?)?;
+    let device = number(fields.next()?)?;
+    let root = path(fields.next()?);
+    let point = path(fields.next()?);
+    let mut tags = fields.by_ref().skip(1).take_while(|field| *field != b"-");
+    let receives = tags.any(|tag| tag.starts_with(b"shared:") || tag.starts_with(b"master:"));
+    // The search above may have ended before the separator.
+    let fs_type = match receives {
+        true => fields.skip_while(|field| *field != b"-").nth(1)?,
+        false => fields.next()?,
+    };
+    let fs_type = String::from_utf8_lossy(fs_type).into_owned();
+    Some(Mounted { id, parent, device, root, point, receives, fs_type })
 }
 
-fn text(field: &[u8]) -> String {
-    String::from_utf8_lossy(field).into_owned()
+fn number<N: FromStr>(field: &[u8]) -> Option<N> {
+    std::str::from_utf8(field).ok()?.parse().ok()
+}
+
+fn path(field: &[u8]) -> PathBuf {
+    PathBuf::from(OsString::from_vec(unescape(field)))
 }
 
 /// Space, tab, newline and backslash are written as three octal digits.
@@ -76,18 +132,40 @@ fn unescape(field: &[u8]) -> Vec<u8> {
 mod tests {
     use super::*;
 
+    // The last mount at /run/my secrets was put beneath the one before it.
     const TABLE: &[u8] = br"22 1 0:21 / / rw shared:1 - ext4 /dev/vda rw
 30 22 0:26 / /run/my\040secrets rw,nosuid shared:5 master:1 - tmpfs tmpfs rw
-31 30 0:27 / /run/my\040secrets ro,nosuid - fuse.secretfs secretfs ro,user_id=0
+31 33 0:27 / /run/my\040secrets ro,nosuid - fuse.secretfs secretfs ro,user_id=0
 32 22 0:28 / /run/other ro - fuse.sshfs secretfs ro
+33 30 0:29 /web/db//deleted /run/my\040secrets ro master:5 propagate_from:2 - fuse.secretfs secretfs ro
 short line";
 
     #[test]
     fn the_topmost_mount_at_a_path_counts() {
-        let mounted = topmost(TABLE, Path::new("/run/my secrets")).expect("mounted");
-        assert_eq!((mounted.device.as_str(), mounted.is_ours()), ("0:27", true));
-        assert!(!topmost(TABLE, Path::new("/run/other")).expect("mounted").is_ours());
-        assert_eq!(topmost(TABLE, Path::new("/run")), None);
+        let table = MountTable::parse(TABLE);
+        let mounted = table.top(Path::new("/run/my secrets")).expect("mounted");
+        assert_eq!((mounted.device.to_string().as_str(), mounted.is_ours()), ("0:27", true));
+        assert!(!table.top(Path::new("/run/other")).expect("mounted").is_ours());
+        assert_eq!(table.top(Path::new("/run")), None);
+    }
+
+    #[test]
+    fn layers_are_found_by_what_lies_on_what() {
+        let table = MountTable::parse(TABLE);
+        let ids = |path| table.layers(Path::new(path)).iter().map(|layer| layer.id).collect::<Vec<_>>();
+        assert_eq!(ids("/run/my secrets"), [31, 33, 30]);
+        assert_eq!(ids("/"), [22]);
+        assert!(ids("/run").is_empty());
+    }
+
+    #[test]
+    fn a_line_says_what_of_a_file_system_is_mounted_and_what_reaches_it() {
+        let table = MountTable::parse(TABLE);
+        let bind = table.iter().find(|mounted| mounted.id == 33).expect("the line");
+        assert_eq!((bind.root.as_os_str().to_str(), bind.receives), (Some("/web/db//deleted"), true));
+        let plain = table.iter().find(|mounted| mounted.id == 31).expect("the line");
+        assert_eq!((plain.root.as_path(), plain.parent, plain.receives), (Path::new("/"), 33, false));
+        assert_eq!(table.iter().filter(|mounted| mounted.is_ours()).count(), 2, "with and without tags");
     }
 
     #[test]
@@ -97,6 +175,7 @@ short line";
 
     #[test]
     fn the_kernels_own_table_can_be_read() {
-        assert!(Mounted::at(Path::new("/")).expect("the table").is_some());
+        let table = MountTable::read().expect("the table");
+        assert!(table.top(Path::new("/")).is_some());
     }
 }

@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
 
 use secretfs_wire::ServiceName;
 
@@ -10,6 +11,7 @@ use super::HolderError;
 use super::manifests::Manifests;
 use super::worker::Worker;
 use crate::cache::ValueCache;
+use crate::fuse::device::Device;
 use crate::fuse::{Blame, Mount};
 use crate::handover::{Begin, Duty, FORMAT, Ledger, MOST_DESCRIPTORS, MountToServe, User};
 use crate::host::shared_memory;
@@ -101,6 +103,11 @@ impl Estate {
                 tracing::debug!(path = %held.mount.path().display(), %error, "nothing is sent again");
             }
         }
+    }
+
+    /// Where which device is mounted.
+    pub(super) fn devices(&self) -> impl Iterator<Item = (PathBuf, Device)> {
+        self.mounts.iter().filter_map(|held| Some((held.mount.path().to_owned(), held.mount.device()?)))
     }
 
     /// What is in hand on each mount.

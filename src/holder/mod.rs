@@ -9,6 +9,7 @@ pub(crate) mod control;
 mod estate;
 mod launch;
 mod manifests;
+mod mending;
 mod policy;
 mod pulse;
 pub(crate) mod repair;
@@ -29,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 use self::control::Control;
 use self::estate::Estate;
 pub(crate) use self::launch::Settings;
+use self::mending::Mending;
 use self::socket::Socket;
 use self::supervisor::Supervisor;
 use self::user::NoSuchUser;
@@ -128,5 +130,6 @@ async fn supervise(
     let control = Control::listen(control.map_err(HolderError::System)?);
     let shared = listener.listener.try_clone().map_err(HolderError::System)?;
     let estate = Estate::establish(&config, shared)?;
-    Supervisor::new(config, user, estate, control).run(shutdown).await
+    let mending = Mending::new(&config.socket, &estate);
+    Supervisor::new(config, user, estate, control, mending).run(shutdown).await
 }

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::HolderError;
 use super::control::{Control, HolderStatus, Order, Upgraded};
 use super::estate::Estate;
+use super::mending::Mending;
 use super::policy::{CrashPolicy, StartPolicy};
 use super::pulse::Pulse;
 use super::service_manager::ServiceManager;
@@ -37,6 +38,7 @@ pub(super) struct Supervisor {
     program: Program,
     estate: Estate,
     control: Control,
+    mending: Mending,
     active: Option<Worker>,
     standby: Option<Worker>,
     /// Answers with errors while no other worker may serve.
@@ -79,7 +81,13 @@ enum Post {
 }
 
 impl Supervisor {
-    pub(super) fn new(config: Config, user: Option<User>, estate: Estate, control: Control) -> Self {
+    pub(super) fn new(
+        config: Config,
+        user: Option<User>,
+        estate: Estate,
+        control: Control,
+        mending: Mending,
+    ) -> Self {
         let state = StateDirectory::at(&config.state_dir);
         Self {
             config,
@@ -88,6 +96,7 @@ impl Supervisor {
             program: Program { path: THIS_PROGRAM.into(), _file: None },
             estate,
             control,
+            mending,
             active: None,
             standby: None,
             refusing: None,
@@ -120,6 +129,7 @@ impl Supervisor {
                 event = event_of(&mut self.refusing) => self.happened(Post::Refusing, event)?,
                 event = event_of_candidate(&mut self.candidate) => self.happened(Post::Candidate, event)?,
                 order = self.control.next() => self.carry_out(order),
+                () = self.mending.done() => {}
                 _ = tick.tick() => self.feel_pulse(),
                 () = shutdown.cancelled() => break,
             }
@@ -214,6 +224,7 @@ impl Supervisor {
                         self.estate.manifests.tell_last(worker);
                     }
                     self.service_manager.ready();
+                    self.mending.begin();
                 }
             }
             Some(FromWorker::Announced(sequence)) => {
@@ -364,7 +375,7 @@ impl Supervisor {
             Stage::Starting | Stage::Active => None,
         };
         HolderStatus {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
+            version: crate::VERSION.to_owned(),
             pid: std::process::id(),
             active: self.active.as_ref().map(Worker::pid),
             standby: self.standby.as_ref().filter(|worker| version(worker).is_some()).map(Worker::pid),

@@ -305,7 +305,7 @@ impl Node {
         let cache = cache.status();
         let trouble = self.mounts.iter().find_map(|mounted| mounted.file_system.trouble());
         NodeStatus {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
+            version: crate::VERSION.to_owned(),
             pid: std::process::id(),
             predecessors: self.activation.predecessors,
             name: about.name.clone(),

@@ -30,8 +30,6 @@ use crate::node::{Parts, Prepared};
 const ACTIVE: &str = "secretfs: worker (active)";
 const REFUSING: &str = "secretfs: worker (refusing)";
 
-const VERSION: &str = env!("CARGO_PKG_VERSION");
-
 /// How often a worker shows that it is alive.
 const BEAT: Duration = Duration::from_millis(100);
 
@@ -124,7 +122,7 @@ fn work(channel: &Arc<Channel>, title: Option<ProcessTitle>) -> Result<(), Worke
             Standby::Serve(Box::new(Prepared::new(parts, runtime.handle())?))
         }
     };
-    channel.send(&FromWorker::Ready { version: VERSION.to_owned(), format: FORMAT }, &[])?;
+    channel.send(&FromWorker::Ready { version: crate::VERSION.to_owned(), format: FORMAT }, &[])?;
 
     let Some(activation) = wait_for_turn(channel, &mut standby)? else { return Ok(()) };
     // This thread was waiting and goes on at once; no other has to be woken.

@@ -16,6 +16,7 @@ mod hostile_manager;
 mod isolation;
 mod joining;
 mod lifecycle;
+mod living_mount;
 mod outage;
 mod ownership;
 mod reading;
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
         isolation::trials(),
         joining::trials(),
         lifecycle::trials(),
+        living_mount::trials(),
         outage::trials(),
         ownership::trials(),
         reading::trials(),

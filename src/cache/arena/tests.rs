@@ -170,7 +170,7 @@ fn what_makes_no_sense_is_wiped() {
 fn of_two_in_one_place_the_second_is_no_value_and_the_first_stays_whole() {
     let memory = memory(DATA);
     let (directory, record) = killed(&memory);
-    directory.begin(1, &Record { offset: record.offset + 1, ..record });
+    directory.begin(1, &record);
     directory.finish(1);
     directory.begin(2, &Record { offset: record.offset + 1, ..record });
     assert_eq!(adopted(&memory), [(1, vec![7; 100])]);

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use rustix::io::Errno;
 
 use super::super::attach::{self, Audience};
+use super::super::mount_point::MountPoint;
 use super::super::{Mount, MountError};
-use super::{NEVER, Rig, eventually, is_mounted, key, serve};
+use super::{NEVER, Rig, eventually, is_mounted, key, layers, serve};
 use crate::fs::test_manifest::{manifest, target};
 use crate::fs::test_memory::handles;
 use crate::fs::{FileSystem, Layout};
@@ -58,20 +59,56 @@ fn a_directory_has_one_mount() {
 }
 
 #[test]
-fn dead_mounts_are_replaced() {
+fn a_dead_mount_is_mounted_over_and_goes_with_what_lies_on_it() {
     let rig = Rig::new(&[("web", "db", 1, b"value")]);
     let path = rig.scratch.path().join("other");
     fs::create_dir(&path).expect("a directory");
-    for _ in 0..2 {
-        drop(attach::attach(&path, Audience::Everyone).expect("a mount that nobody serves"));
+    // However many have died, one by one or on each other, one layer stays.
+    for _ in 0..5 {
+        drop(MountPoint::claim(&path).expect("ours").attach(Audience::Everyone).expect("served by nobody"));
+        drop(attach::attach(&path, Audience::Everyone).expect("nor this one"));
+        let error = fs::read_dir(&path).expect_err("it is dead");
+        assert_eq!(error.raw_os_error(), Some(Errno::NOTCONN.raw_os_error()));
     }
-    let error = fs::read_dir(&path).expect_err("it is dead");
-    assert_eq!(error.raw_os_error(), Some(Errno::NOTCONN.raw_os_error()));
     let mount = Mount::new(&path, Audience::Everyone).expect("a new mount");
     let _server = serve(&mount, &rig.fs, &rig.runtime);
     assert_eq!(fs::read(path.join("web/db")).expect("the value"), b"value");
+    assert_eq!(layers(&path), 2, "itself and the dead one that stays");
     mount.unmount().expect("unmounted");
     assert!(!is_mounted(&path), "a dead one is left below");
+    assert_eq!(fs::read_dir(&path).expect("the directory below").count(), 0);
+}
+
+#[test]
+fn of_two_that_find_a_dead_mount_the_first_has_it() {
+    let rig = Rig::new(&[]);
+    let path = rig.scratch.path().join("other");
+    fs::create_dir(&path).expect("a directory");
+    drop(attach::attach(&path, Audience::Everyone).expect("a mount that nobody serves"));
+    let first = MountPoint::claim(&path).expect("nobody lives there");
+    let second = MountPoint::claim(&path).expect("nobody lives there yet");
+    let attached = first.attach(Audience::Everyone).expect("the first one mounts");
+    assert!(matches!(second.attach(Audience::Everyone), Err(MountError::Claimed(_))));
+    assert_eq!(layers(&path), 2, "the second one's is gone");
+    assert!(matches!(MountPoint::claim(&path), Err(MountError::AlreadyMounted(_))));
+    attach::detach(&path).expect("unmounted");
+    first.clear().expect("and the dead one");
+    assert!(!is_mounted(&path));
+    drop(attached);
+}
+
+#[test]
+fn when_somebody_else_unmounts_it_the_dead_mount_below_goes_too() {
+    let rig = Rig::new(&[]);
+    let path = rig.scratch.path().join("other");
+    fs::create_dir(&path).expect("a directory");
+    drop(attach::attach(&path, Audience::Everyone).expect("a mount that nobody serves"));
+    let mount = Mount::new(&path, Audience::Everyone).expect("a new mount");
+    let server = serve(&mount, &rig.fs, &rig.runtime);
+    attach::detach(&path).expect("an administrator unmounts it");
+    eventually("nobody asks any more", || !server.is_serving());
+    mount.unmount().expect("the rest is tidied up");
+    assert!(!is_mounted(&path));
 }
 
 #[test]

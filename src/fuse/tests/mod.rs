@@ -13,7 +13,7 @@ use secretfs_wire::{NodeId, VersionId};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
-use super::mount_table::Mounted;
+use super::mount_table::MountTable;
 use super::{Audience, Journal, Mount, PreparedServer, Server};
 use crate::cache::ValueCache;
 use crate::fs::test_manifest::{manifest, target};
@@ -22,26 +22,26 @@ use crate::fs::test_source::TestSource;
 use crate::fs::{FileSystem, Freshness, InodeKey, Layout};
 
 /// Longer than any test takes, for those that do not wait for it.
-const NEVER: Duration = Duration::from_secs(600);
+pub(crate) const NEVER: Duration = Duration::from_secs(600);
 
 /// A mount of everything, its source and all between.
-struct Rig {
+pub(crate) struct Rig {
     // First: unmounted before what serves it goes.
     mount: Mount,
     server: Server,
-    fs: Arc<FileSystem>,
-    cache: Arc<ValueCache>,
-    freshness: Arc<Freshness>,
+    pub(crate) fs: Arc<FileSystem>,
+    pub(crate) cache: Arc<ValueCache>,
+    pub(crate) freshness: Arc<Freshness>,
     source: Arc<TestSource>,
     scratch: TempDir,
-    runtime: Runtime,
+    pub(crate) runtime: Runtime,
 }
 
 /// Service, target, version and value.
-type Row<'a> = (&'a str, &'a str, u64, &'a [u8]);
+pub(crate) type Row<'a> = (&'a str, &'a str, u64, &'a [u8]);
 
 impl Rig {
-    fn new(rows: &[Row<'_>]) -> Self {
+    pub(crate) fn new(rows: &[Row<'_>]) -> Self {
         Self::with_deadline(NEVER, rows)
     }
 
@@ -75,7 +75,7 @@ impl Rig {
     }
 
     /// Gives the node another manifest, and the source its values.
-    fn publish(&self, rows: &[Row<'_>]) {
+    pub(crate) fn publish(&self, rows: &[Row<'_>]) {
         for (_, _, version, value) in rows {
             self.source.put(VersionId::from_u64(*version).expect("an id"), Ok(value));
         }
@@ -99,7 +99,7 @@ impl Rig {
 }
 
 /// Serves a mount from this process.
-fn serve(mount: &Mount, fs: &Arc<FileSystem>, runtime: &Runtime) -> Server {
+pub(crate) fn serve(mount: &Mount, fs: &Arc<FileSystem>, runtime: &Runtime) -> Server {
     let agreement = mount.connection().agreement();
     let prepared = PreparedServer::new(agreement, fs.clone(), Journal::private(), runtime.handle());
     prepared.and_then(|prepared| prepared.serve(mount.connection())).expect("it is served")
@@ -110,12 +110,17 @@ fn key() -> InodeKey {
 }
 
 fn is_mounted(path: &Path) -> bool {
-    Mounted::at(path).expect("the mount table").is_some()
+    layers(path) > 0
+}
+
+/// How many mounts lie at a path, one on the other.
+pub(crate) fn layers(path: &Path) -> usize {
+    MountTable::read().expect("the mount table").layers(path).len()
 }
 
 /// Waits for what another thread or the kernel will do in a moment.
 #[track_caller]
-fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(10);
     while !holds() {
         assert!(Instant::now() < deadline, "never: {what}");

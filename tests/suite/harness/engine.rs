@@ -62,7 +62,7 @@ impl Engine {
         let bin = self._area.directory("image/bin");
         self._area.directory("image/run/secrets");
         fs::copy(busybox(), bin.join("busybox")).expect("a static busybox");
-        for applet in ["sh", "cat", "ls", "sleep", "stat"] {
+        for applet in ["sh", "cat", "ls", "sleep", "stat", "usleep"] {
             symlink("busybox", bin.join(applet)).expect("a link");
         }
         let archive = self._area.path().join("image.tar");

@@ -12,6 +12,7 @@ pub(crate) mod node;
 pub(crate) mod operator;
 pub(crate) mod pki;
 pub(crate) mod process;
+pub(crate) mod readers;
 pub(crate) mod recorder;
 pub(crate) mod requirement;
 pub(crate) mod site;

@@ -178,6 +178,12 @@ impl Node {
         Operator::new(&self.config(), None, &self.logs).run(&["node", "status", "--json"])
     }
 
+    /// Runs `secretfs node upgrade`.
+    pub(crate) fn upgrade(&self, program: &Path) -> Outcome {
+        let program = program.to_str().expect("a plain path");
+        Operator::new(&self.config(), None, &self.logs).run(&["node", "upgrade", "--program", program])
+    }
+
     /// The daemon's processes.
     pub(crate) fn holder(&self) -> Holder {
         let socket = self.home.join("node-holder.sock");

@@ -1,14 +1,17 @@
 //! A mount of the file system, from its beginning to its end.
 
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use rustix::mount::UnmountFlags;
 
 use super::attach::{self, Attached, Audience};
 use super::connection::Connection;
 use super::device::Device;
 use super::error::MountError;
 use super::mount_point::MountPoint;
-use super::mount_table::MountTable;
+use super::mount_table::{MountTable, Mounted};
 
 /// How long unmounting waits for open files to be closed before it leaves them to themselves.
 const GRACE: Duration = Duration::from_millis(500);
@@ -42,6 +45,32 @@ impl Mount {
                 attach::detach(&point.path)?;
                 Err(MountError::Start(error))
             }
+        }
+    }
+
+    /// A mount that another process has made and left.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::NotFound`] when it is not there any more.
+    pub(crate) fn inherited(path: PathBuf, connection: Connection, device: Device) -> io::Result<Self> {
+        let top = MountTable::read()?.top(&path).map(|top| top.device);
+        if top != Some(device) || connection.ends_within(Duration::ZERO) {
+            return Err(io::Error::new(
+                io::ErrorKind::NotFound,
+                format!("{} is not mounted", path.display()),
+            ));
+        }
+        Ok(Self { point: MountPoint::inherited(path), connection, device: Some(device) })
+    }
+
+    /// Ends the connection of a mount that nobody serves any more, for all who have it. What is left
+    /// is a dead mount at most.
+    pub(crate) fn abort(path: &Path) {
+        let Ok(path) = path.canonicalize() else { return };
+        let is_ours = MountTable::read().is_ok_and(|table| table.top(&path).is_some_and(Mounted::is_ours));
+        if is_ours {
+            // Refused where somebody has it open, after the connection has been ended.
+            let _ = rustix::mount::unmount(&path, UnmountFlags::FORCE | UnmountFlags::NOFOLLOW);
         }
     }
 

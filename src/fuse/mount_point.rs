@@ -32,6 +32,8 @@ enum Under {
     /// A mount of a dead process. It stays: what is mounted over it appears in every bind of it that
     /// receives mounts, also in containers, where a new mount in its place would not.
     Dead(Mounted),
+    /// It was there before this process.
+    Unknown,
 }
 
 impl MountPoint {
@@ -58,6 +60,11 @@ impl MountPoint {
                 return Self { path, under: Under::Directory { _locked: directory } }.check_empty();
             }
         }
+    }
+
+    /// A place where another process has mounted what is ours now.
+    pub(super) const fn inherited(path: PathBuf) -> Self {
+        Self { path, under: Under::Unknown }
     }
 
     /// Mounts here.
@@ -87,10 +94,14 @@ impl MountPoint {
 
     /// Takes away the dead mount that ours was put on. Not before ours is taken away.
     pub(super) fn clear(&self) -> Result<(), MountError> {
-        let Under::Dead(dead) = &self.under else { return Ok(()) };
+        let dead = match &self.under {
+            Under::Directory { .. } => None,
+            Under::Dead(dead) => Some((dead.id, dead.device)),
+            Under::Unknown => lowest_dead(&self.path)?.map(|dead| (dead.id, dead.device)),
+        };
         let table = MountTable::read().map_err(MountError::Table)?;
         match table.top(&self.path) {
-            Some(top) if (top.id, top.device) == (dead.id, dead.device) => attach::detach(&self.path),
+            Some(top) if Some((top.id, top.device)) == dead => attach::detach(&self.path),
             _ => Ok(()),
         }
     }

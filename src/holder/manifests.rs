@@ -20,6 +20,11 @@ impl Manifests {
         self.kept.push_back((sequence, memory));
     }
 
+    /// The last one.
+    pub(super) fn last(&self) -> Option<Sequence> {
+        self.kept.back().map(|(sequence, _)| *sequence)
+    }
+
     /// A worker has told the kernel of all up to a manifest; what is older is of no more use.
     pub(super) fn announce(&mut self, sequence: Sequence) {
         if self.announced.is_none_or(|before| before < sequence) {

@@ -7,6 +7,7 @@
 
 pub(crate) mod control;
 mod estate;
+mod inheritance;
 mod launch;
 mod manifests;
 mod mending;
@@ -21,7 +22,7 @@ mod worker;
 
 use std::fs::File;
 use std::io;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -105,19 +106,21 @@ fn run() -> Result<(), HolderError> {
     host::forbid_dumps()?;
     // Workers raise theirs again: the death of one of them is survived.
     host::set_oom_score(-1000);
+    let inherited = host::inherited::take_descriptors();
     let user = user::choose(settings.config.user.as_deref())?;
     // One thread: there is little to do, and what there is should be easy to follow.
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(HolderError::System)?;
     runtime.block_on(async {
         let shutdown = host::shutdown::on_signal().map_err(HolderError::System)?;
-        supervise(settings.config, user, shutdown).await
+        supervise(settings.config, user, inherited, shutdown).await
     })
 }
 
 async fn supervise(
     config: Config,
     user: Option<User>,
+    inherited: Vec<(String, OwnedFd)>,
     shutdown: CancellationToken,
 ) -> Result<(), HolderError> {
     let orders = control::socket_beside(&config.socket);
@@ -129,7 +132,14 @@ async fn supervise(
     });
     let control = Control::listen(control.map_err(HolderError::System)?);
     let shared = listener.listener.try_clone().map_err(HolderError::System)?;
-    let estate = Estate::establish(&config, shared)?;
+    let estate = match inheritance::take(inherited, &config, &shared) {
+        Some(estate) => estate,
+        None => {
+            let estate = Estate::establish(&config, shared)?;
+            inheritance::leave(&estate, &config);
+            estate
+        }
+    };
     let mending = Mending::new(&config.socket, &estate);
     Supervisor::new(config, user, estate, control, mending).run(shutdown).await
 }

@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-use super::HolderError;
 use super::control::{Control, HolderStatus, Order, Upgraded};
 use super::estate::Estate;
 use super::mending::Mending;
@@ -17,6 +16,7 @@ use super::policy::{CrashPolicy, StartPolicy};
 use super::pulse::Pulse;
 use super::service_manager::ServiceManager;
 use super::worker::{self, Death, Event, Stage, Worker};
+use super::{HolderError, inheritance};
 use crate::fuse::Blame;
 use crate::handover::{Activation, Duty, FORMAT, FromHolder, FromWorker, Packet, User};
 use crate::node::{Config, StateDirectory};
@@ -106,7 +106,7 @@ impl Supervisor {
             next_start: Instant::now(),
             unserved_since: None,
             pulse: Pulse::new(),
-            service_manager: ServiceManager::default(),
+            service_manager: ServiceManager::new(),
             predecessors: 0,
             last_end: None,
             proven: false,
@@ -216,15 +216,21 @@ impl Supervisor {
                     candidate.order.refuse(&reason);
                 }
             }
-            Some(FromWorker::Serving) => tracing::info!("a worker serves"),
+            Some(FromWorker::Serving) => {
+                tracing::info!("a worker serves");
+                // It has what a former holder left.
+                if self.estate.manifests.last().is_some() {
+                    self.files_are_there();
+                }
+            }
             Some(FromWorker::Manifest(sequence)) => {
                 if let Some(memory) = packet.descriptors.next() {
+                    inheritance::leave_manifest(self.estate.manifests.last(), sequence, &memory);
                     self.estate.manifests.add(sequence, memory);
                     for worker in self.waiting() {
                         self.estate.manifests.tell_last(worker);
                     }
-                    self.service_manager.ready();
-                    self.mending.begin();
+                    self.files_are_there();
                 }
             }
             Some(FromWorker::Announced(sequence)) => {
@@ -247,6 +253,11 @@ impl Supervisor {
             }
         }
         Ok(())
+    }
+
+    fn files_are_there(&mut self) {
+        self.service_manager.ready();
+        self.mending.begin();
     }
 
     /// Those who learn what the active worker learns.
@@ -335,6 +346,9 @@ impl Supervisor {
     }
 
     fn feel_pulse(&mut self) {
+        if self.active.is_some() {
+            self.service_manager.ready_without_files();
+        }
         if let Some(active) = &mut self.active
             && !active.hung
             && !self.pulse.is_felt(&self.estate, self.config.serve.deadline)
@@ -391,8 +405,10 @@ impl Supervisor {
     /// Unmounts, which gives open files a moment, and ends the workers.
     fn stop(self) {
         let Self { estate, active, .. } = self;
+        let (mounts, manifest) = (estate.mounts.len(), estate.manifests.last());
         estate.unmount();
         drop(active);
+        inheritance::revoke(mounts, manifest);
     }
 }
 

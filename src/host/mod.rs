@@ -3,6 +3,7 @@
 
 pub(crate) mod files;
 mod hardening;
+pub(crate) mod inherited;
 pub(crate) mod logging;
 pub(crate) mod process_title;
 pub(crate) mod shared_memory;

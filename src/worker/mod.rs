@@ -137,7 +137,9 @@ fn work(channel: &Arc<Channel>, title: Option<ProcessTitle>) -> Result<(), Worke
     }
     // Nothing more is said to a worker that serves; it only sees the end of its holder.
     while !matches!(channel.receive(), Err(ChannelError::Ended)) {}
-    Ok(())
+    // At once, as if it were killed: dropping the values would wipe them, and a service manager may
+    // have kept the memory that they are in for the next holder.
+    std::process::exit(0)
 }
 
 /// Learns what the active worker learns, until it is this one's turn. `None` when the holder has

@@ -23,6 +23,7 @@ mod reading;
 mod renewal;
 mod revocation;
 mod rotation;
+mod service_manager;
 mod succession;
 mod tls_refusals;
 
@@ -48,6 +49,7 @@ fn main() -> ExitCode {
         renewal::trials(),
         revocation::trials(),
         rotation::trials(),
+        service_manager::trials(),
         succession::trials(),
         tls_refusals::trials(),
     ];

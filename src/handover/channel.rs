@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recv, recvmsg, sendmsg, socketpair,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -134,7 +134,17 @@ impl Channel {
     }
 
     fn receive_with(&self, flags: RecvFlags) -> Result<Packet, ChannelError> {
-        let mut text = Zeroizing::new(vec![0; MOST_BYTES]);
+        // First how long it is: a worker whose turn has come should not touch memory for nothing.
+        let (_, length) = loop {
+            match recv(&self.0, &mut [0; 0], flags | RecvFlags::PEEK | RecvFlags::TRUNC) {
+                Err(Errno::INTR) => {}
+                other => break other?,
+            }
+        };
+        if length > MOST_BYTES {
+            return Err(ChannelError::TooLarge);
+        }
+        let mut text = Zeroizing::new(vec![0; length]);
         let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let received = loop {

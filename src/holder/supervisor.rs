@@ -26,6 +26,8 @@ use crate::role::THIS_PROGRAM;
 const PULSE_INTERVAL: Duration = Duration::from_millis(100);
 /// How long a worker may take to become ready.
 const START_DEADLINE: Duration = Duration::from_secs(10);
+/// How long a worker may take to take over before its successor is started all the same.
+const TAKEOVER: Duration = Duration::from_millis(50);
 /// How long nobody may serve before requests are refused rather than left waiting.
 const UNSERVED: Duration = Duration::from_millis(500);
 
@@ -157,7 +159,10 @@ impl Supervisor {
                 self.refusing = self.start(THIS_PROGRAM.as_ref(), Duty::Refuse).ok();
             }
         }
-        if self.standby.is_none() && now >= self.next_start {
+        // Starting a process takes the processor from the one that is about to serve.
+        let taking_over = |worker: &Worker| !worker.serves && worker.since.elapsed() < TAKEOVER;
+        if self.standby.is_none() && now >= self.next_start && !self.active.as_ref().is_some_and(taking_over)
+        {
             match self.start(&self.program.path, Duty::Serve) {
                 Ok(worker) => self.standby = Some(worker),
                 Err(error) if !self.proven => return Err(error),
@@ -218,6 +223,9 @@ impl Supervisor {
             }
             Some(FromWorker::Serving) => {
                 tracing::info!("a worker serves");
+                if let Some(active) = self.active.as_mut().filter(|_| post == Post::Active) {
+                    active.serves = true;
+                }
                 // It has what a former holder left.
                 if self.estate.manifests.last().is_some() {
                     self.files_are_there();

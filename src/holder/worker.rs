@@ -26,6 +26,8 @@ pub(super) struct Worker {
     pub(super) stage: Stage,
     /// Since when it is in this stage.
     pub(super) since: Instant,
+    /// It has said that it serves.
+    pub(super) serves: bool,
     /// It was killed because it did not show that it lives.
     pub(super) hung: bool,
 }
@@ -94,6 +96,7 @@ impl Worker {
             talks: true,
             stage: Stage::Starting,
             since: Instant::now(),
+            serves: false,
             hung: false,
         })
     }

@@ -110,13 +110,13 @@ fn twenty_upgrades_cost_nobody_a_read() {
 }
 
 fn a_program_that_cannot_serve_changes_nothing() {
-    let (_site, node) = serving();
+    let (site, node) = serving();
     let before = node.holder();
-    let refused = [
-        ("/bin/false", "its worker ended with code 1"),
-        ("/etc/hostname", "denied"),
-        ("/no/such", "/no/such"),
-    ];
+    let text = site.area().path().join("text");
+    std::fs::write(&text, "no program").expect("a file");
+    let text = text.to_str().expect("a plain path");
+    let refused =
+        [("/bin/false", "its worker ended with code 1"), (text, "denied"), ("/no/such", "/no/such")];
     for (program, reason) in refused {
         let outcome = node.upgrade(program.as_ref());
         assert_ne!(outcome.code, 0, "{outcome:?}");

@@ -1,15 +1,16 @@
 //! Keeps somebody serving: an active worker, a standby for when it ends, and one that refuses for
 //! when none lives.
 
-use std::fs::File;
-use std::os::fd::AsRawFd as _;
-use std::path::{Path, PathBuf};
+mod upgrade;
+
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-use super::control::{Control, HolderStatus, Order, Upgraded};
+use self::upgrade::{Candidate, Program};
+use super::control::{Control, HolderStatus};
 use super::estate::Estate;
 use super::mending::Mending;
 use super::policy::{CrashPolicy, StartPolicy};
@@ -18,7 +19,7 @@ use super::service_manager::ServiceManager;
 use super::worker::{self, Death, Event, Stage, Worker};
 use super::{HolderError, inheritance};
 use crate::fuse::Blame;
-use crate::handover::{Activation, Duty, FORMAT, FromHolder, FromWorker, Packet, User};
+use crate::handover::{Activation, Duty, FromHolder, FromWorker, Packet, User};
 use crate::node::{Config, StateDirectory};
 use crate::role::THIS_PROGRAM;
 
@@ -60,19 +61,6 @@ pub(super) struct Supervisor {
     proven: bool,
 }
 
-/// A program that workers are started from.
-#[derive(Debug)]
-pub(super) struct Program {
-    path: PathBuf,
-    _file: Option<File>,
-}
-
-struct Candidate {
-    worker: Worker,
-    program: Program,
-    order: Order,
-}
-
 /// Which worker something happened to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Post {
@@ -95,7 +83,7 @@ impl Supervisor {
             config,
             state,
             user,
-            program: Program { path: THIS_PROGRAM.into(), _file: None },
+            program: Program::this(),
             estate,
             control,
             mending,
@@ -294,23 +282,6 @@ impl Supervisor {
         }
     }
 
-    /// The first worker of a new program is ready: it takes over as it would after a crash.
-    fn replace_by_candidate(&mut self, version: String, format: u32) {
-        let Some(Candidate { mut worker, program, order }) = self.candidate.take() else { return };
-        if format != FORMAT {
-            order.refuse(&format!("the new program speaks format {format}, and this one {FORMAT}"));
-            return;
-        }
-        tracing::info!(version, "a new program takes over");
-        worker.enter(Stage::Ready { version: version.clone() });
-        self.standby = Some(worker);
-        self.program = program;
-        if let Some(active) = &self.active {
-            active.kill();
-        }
-        order.done(&Upgraded { version });
-    }
-
     fn ended(&mut self, post: Post, death: Death) -> Result<(), HolderError> {
         let now = Instant::now();
         match post {
@@ -374,23 +345,6 @@ impl Supervisor {
         }
     }
 
-    fn carry_out(&mut self, order: Order) {
-        match order.upgrade() {
-            None => order.done(&self.status()),
-            Some(_) if self.candidate.is_some() => order.refuse("another upgrade is under way"),
-            Some(path) => {
-                let path = path.to_owned();
-                let started = Program::open(&path).map_err(HolderError::Start).and_then(|program| {
-                    self.start(&program.path, Duty::Serve).map(|worker| (program, worker))
-                });
-                match started {
-                    Ok((program, worker)) => self.candidate = Some(Candidate { worker, program, order }),
-                    Err(error) => order.refuse(&crate::host::error_chain(&error)),
-                }
-            }
-        }
-    }
-
     fn status(&self) -> HolderStatus {
         let version = |worker: &Worker| match &worker.stage {
             Stage::Ready { version } => Some(version.clone()),
@@ -417,15 +371,6 @@ impl Supervisor {
         estate.unmount();
         drop(active);
         inheritance::revoke(mounts, manifest);
-    }
-}
-
-impl Program {
-    /// Opens a program, so that a process can be started from it whatever happens to its path.
-    fn open(path: &Path) -> std::io::Result<Self> {
-        let file = File::open(path)?;
-        let path = format!("/proc/self/fd/{}", file.as_raw_fd()).into();
-        Ok(Self { path, _file: Some(file) })
     }
 }
 

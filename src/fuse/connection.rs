@@ -78,6 +78,13 @@ impl Connection {
     pub(crate) fn resend(&self) -> io::Result<()> {
         rustix::io::write(&self.device, RESEND.as_flattened()).map(drop).map_err(Into::into)
     }
+
+    /// Answers a request with an error, whoever has read it: for kernels that cannot send it again.
+    pub(crate) fn fail(&self, request: u64) {
+        let answer = [&16u32.to_ne_bytes()[..], &(-libc::EIO).to_ne_bytes(), &request.to_ne_bytes()].concat();
+        // It may have been answered in its worker's last moment.
+        let _ = rustix::io::write(&self.device, &answer);
+    }
 }
 
 impl AsFd for Connection {

@@ -75,17 +75,18 @@ impl Journal {
         Some(Entry { journal: self, request: number, suspect })
     }
 
-    /// After a death, by the holder: who is suspected, and nothing is in hand any more.
-    pub(crate) fn settle(&self, blame: Blame) {
+    /// After a death, by the holder: who is suspected, and nothing is in hand any more. Gives back the
+    /// numbers of the requests that were not answered.
+    pub(crate) fn settle(&self, blame: Blame) -> Vec<u64> {
         let in_hand = self.in_hand().swap(0, Relaxed);
-        let waiting: Vec<u64> = self.waiting().iter().map(|word| word.swap(0, Relaxed)).collect();
-        if blame == Blame::Nobody {
-            return;
+        let mut unanswered: Vec<u64> = self.waiting().iter().map(|word| word.swap(0, Relaxed)).collect();
+        unanswered.retain(|request| *request != 0);
+        if blame == Blame::Requests {
+            let suspected = if in_hand == 0 { unanswered.as_slice() } else { &[in_hand] };
+            suspected.iter().for_each(|request| self.suspect(*request));
         }
-        let suspected: Vec<u64> = if in_hand == 0 { waiting } else { vec![in_hand] };
-        for request in suspected.into_iter().filter(|request| *request != 0) {
-            self.suspect(request);
-        }
+        unanswered.extend((in_hand != 0).then_some(in_hand));
+        unanswered
     }
 
     /// The request that is in hand now, or 0. The same one for long is a worker that hangs.

@@ -57,7 +57,7 @@ impl Estate {
             if !mount.connection().can_resend() {
                 tracing::warn!(
                     "this kernel is older than Linux 6.9: a request that a worker had begun when it was \
-                     killed is lost, and whoever waits for it has to be ended"
+                     killed fails with EIO"
                 );
             }
             mounts.push(HeldMount { mount, service: service.clone() });
@@ -97,9 +97,15 @@ impl Estate {
     /// have to do with it, and has the kernel send them again.
     pub(super) fn recover(&self, blame: Blame) {
         for (place, held) in self.mounts.iter().enumerate() {
-            self.ledger.journal(place).settle(blame);
-            // Fails where it is unmounted and nobody waits, or on a kernel that cannot, as was said.
-            if let Err(error) = held.mount.connection().resend() {
+            let unanswered = self.ledger.journal(place).settle(blame);
+            let connection = held.mount.connection();
+            if !connection.can_resend() {
+                // A failed read is bad, and one that cannot even be killed is worse.
+                unanswered.into_iter().for_each(|request| connection.fail(request));
+                continue;
+            }
+            // Fails where it is unmounted and nobody waits.
+            if let Err(error) = connection.resend() {
                 tracing::debug!(path = %held.mount.path().display(), %error, "nothing is sent again");
             }
         }

@@ -9,6 +9,9 @@ const LEAST: Duration = Duration::from_millis(300);
 /// And none is waited for longer.
 const MOST: Duration = Duration::from_secs(1);
 
+/// Nor by fewer looks: a holder that was not run itself must not think that its worker stood still.
+const LEAST_LOOKS: u32 = 4;
+
 /// What the worker showed last, and since when it shows the same.
 #[derive(Debug)]
 pub(super) struct Pulse {
@@ -32,10 +35,10 @@ impl Pulse {
     pub(super) fn is_felt(&mut self, estate: &Estate, deadline: Duration) -> bool {
         let now = Instant::now();
         let patience = (deadline / 2).clamp(LEAST, MOST);
-        let stands_still = self.beats.see(estate.ledger.beats(), now) > patience;
+        let stands_still = self.beats.is_old(estate.ledger.beats(), now, patience);
         let mut hangs = false;
         for (last, request) in self.in_hand.iter_mut().zip(estate.in_hand()) {
-            hangs |= last.see(request, now) > patience && request != 0;
+            hangs |= last.is_old(request, now, patience) && request != 0;
         }
         !stands_still && !hangs
     }
@@ -46,18 +49,21 @@ impl Pulse {
 struct Last<T> {
     value: T,
     since: Instant,
+    looks: u32,
 }
 
 impl<T: PartialEq> Last<T> {
     fn new(value: T) -> Self {
-        Self { value, since: Instant::now() }
+        Self { value, since: Instant::now(), looks: 0 }
     }
 
-    fn see(&mut self, value: T, now: Instant) -> Duration {
+    /// Whether it has been the same for longer than this.
+    fn is_old(&mut self, value: T, now: Instant, patience: Duration) -> bool {
         if value != self.value {
-            *self = Self { value, since: now };
+            *self = Self { value, since: now, looks: 0 };
         }
-        now.saturating_duration_since(self.since)
+        self.looks = self.looks.saturating_add(1);
+        self.looks >= LEAST_LOOKS && now.saturating_duration_since(self.since) > patience
     }
 }
 
@@ -69,9 +75,20 @@ mod tests {
     fn what_changes_is_young() {
         let mut last = Last::new(1);
         let begin = last.since;
-        let later = |millis| begin + Duration::from_millis(millis);
-        assert_eq!(last.see(1, later(10)), Duration::from_millis(10));
-        assert_eq!(last.see(2, later(20)), Duration::ZERO);
-        assert_eq!(last.see(2, later(25)), Duration::from_millis(5));
+        let mut look = |value, millis| {
+            last.is_old(value, begin + Duration::from_millis(millis), Duration::from_millis(100))
+        };
+        assert!((1..=6).all(|count: u64| !look(count, count * 100)));
+        assert!([640, 680, 700].into_iter().all(|millis| !look(6, millis)));
+        assert!(look(6, 701));
+        assert!(!look(7, 800));
+    }
+
+    #[test]
+    fn who_has_not_looked_cannot_tell() {
+        let mut last = Last::new(1);
+        let late = last.since + Duration::from_secs(60);
+        let looks: Vec<bool> = (0..5).map(|_| last.is_old(1, late, Duration::from_millis(100))).collect();
+        assert_eq!(looks, [false, false, false, true, true]);
     }
 }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::time::Instant;
 
@@ -85,6 +86,8 @@ impl Worker {
         let mut command = Role::Worker.command(program);
         // Nothing of what is in the environment of a daemon concerns a worker, but for its log.
         command.env_clear().envs(logging::variables());
+        // What a terminal sends to all in front of it, such as Ctrl-C, is for the holder.
+        command.process_group(0);
         let child = command.stdin(theirs.into_socket()).spawn()?;
         let pid = Pid::from_child(&child);
         // The child is reaped through this, so the standard library's handle is of no use.
@@ -179,13 +182,15 @@ impl Drop for Worker {
     }
 }
 
+/// Signals that somebody sends, the kernel when memory ends included. No crash sends them.
+const FROM_OUTSIDE: [Signal; 5] = [Signal::KILL, Signal::TERM, Signal::INT, Signal::HUP, Signal::QUIT];
+
 impl Death {
-    /// Whether what the worker was doing may be the reason. A SIGKILL that the holder did not send
-    /// is somebody's decision, the kernel's when memory ends included.
+    /// Whether what the worker was doing may be the reason.
     pub(super) fn blame(&self) -> Blame {
         match self.signal {
-            Some(signal) if signal == Signal::KILL.as_raw() || signal == Signal::TERM.as_raw() => {
-                if self.hung { Blame::Requests } else { Blame::Nobody }
+            Some(signal) if FROM_OUTSIDE.iter().any(|outside| outside.as_raw() == signal) && !self.hung => {
+                Blame::Nobody
             }
             _ => Blame::Requests,
         }

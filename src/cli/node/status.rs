@@ -23,11 +23,15 @@ pub(super) async fn run(args: StatusArgs, global: &Global, file: ConfigFile) -> 
     let socket = args.resolve(file)?;
     let orders = control::socket_beside(&socket);
     let holder = control::ask(&orders).await.map_err(|error| nobody_answers(&orders, &error))?;
-    let node = node::ask_status(&socket).await.map_err(|error| {
-        let last = holder.last_end.as_deref().map(|end| format!("; the last one {end}")).unwrap_or_default();
-        Failure::unreachable(format!("the holder lives and no worker answers: {error}{last}"))
+    let last = holder.last_end.as_deref().map(|end| format!("; the last one {end}")).unwrap_or_default();
+    let silent = |reason: &str| {
+        Failure::unreachable(format!("no worker of holder {} {reason}{last}", holder.pid))
             .hint("its log says why")
-    })?;
+    };
+    if holder.refusing {
+        return Err(silent("lives long enough to serve; requests are answered with EIO"));
+    }
+    let node = node::ask_status(&socket).await.map_err(|error| silent(&format!("answers ({error})")))?;
     let text = describe(&node, &holder);
     Ok(output::one(global, &Status { node, holder }, &text)?)
 }

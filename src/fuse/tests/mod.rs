@@ -29,6 +29,7 @@ pub(crate) struct Rig {
     // First: unmounted before what serves it goes.
     mount: Mount,
     server: Server,
+    journal: Journal,
     pub(crate) fs: Arc<FileSystem>,
     pub(crate) cache: Arc<ValueCache>,
     pub(crate) freshness: Arc<Freshness>,
@@ -68,8 +69,9 @@ impl Rig {
         let point = scratch.path().join("secrets");
         std::fs::create_dir(&point).expect("a directory");
         let mount = Mount::new(&point, Audience::Everyone).expect("a mount");
-        let server = serve(&mount, &fs, &runtime);
-        let rig = Self { mount, server, fs, cache, freshness, source, scratch, runtime };
+        let journal = Journal::private();
+        let server = serve_with(&mount, &fs, journal.clone(), &runtime);
+        let rig = Self { mount, server, journal, fs, cache, freshness, source, scratch, runtime };
         rig.publish(rows);
         rig
     }
@@ -100,8 +102,12 @@ impl Rig {
 
 /// Serves a mount from this process.
 pub(crate) fn serve(mount: &Mount, fs: &Arc<FileSystem>, runtime: &Runtime) -> Server {
+    serve_with(mount, fs, Journal::private(), runtime)
+}
+
+fn serve_with(mount: &Mount, fs: &Arc<FileSystem>, journal: Journal, runtime: &Runtime) -> Server {
     let agreement = mount.connection().agreement();
-    let prepared = PreparedServer::new(agreement, fs.clone(), Journal::private(), runtime.handle());
+    let prepared = PreparedServer::new(agreement, fs.clone(), journal, runtime.handle());
     prepared.and_then(|prepared| prepared.serve(mount.connection())).expect("it is served")
 }
 

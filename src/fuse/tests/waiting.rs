@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
-use super::Rig;
+use super::super::Blame;
+use super::{Rig, eventually};
 use crate::fs::FsError;
 
 #[test]
@@ -31,6 +32,21 @@ fn names_metadata_and_cached_values_are_there_while_the_manager_is_silent() {
     assert_eq!(rig.source.asked().len(), 1);
 }
 
+/// What the holder does where the kernel cannot send a request again (before Linux 6.9).
+#[test]
+fn a_request_whose_worker_is_gone_can_be_answered_by_somebody_else() {
+    let rig = Rig::new(&[("web", "db", 1, b"value")]);
+    rig.source.shut_gate();
+    let path = rig.path("web/db");
+    let reader = std::thread::spawn(move || fs::read(path));
+    rig.wait_for_asked(1);
+    eventually("it waits in a task", || rig.journal.now() == 0);
+    let [request] = rig.journal.settle(Blame::Nobody)[..] else { panic!("one request waits") };
+    rig.mount.connection().fail(request);
+    let error = reader.join().expect("a reader").expect_err("nobody has the value");
+    assert_eq!(error.raw_os_error(), Some(Errno::IO.raw_os_error()));
+}
+
 #[test]
 fn a_value_that_does_not_come_is_an_error_after_the_deadline() {
     let rig = Rig::with_deadline(Duration::from_millis(50), &[("web", "db", 1, b"value")]);
@@ -40,7 +56,7 @@ fn a_value_that_does_not_come_is_an_error_after_the_deadline() {
     assert_eq!(rig.fs.trouble().expect("a reason for `node status`").error, FsError::TimedOut);
     // The fetch goes on, and the next one finds what it brings.
     rig.source.open_gate();
-    super::eventually("the value arrives", || rig.cache.status().entries == 1);
+    eventually("the value arrives", || rig.cache.status().entries == 1);
     assert_eq!(rig.read("web/db"), b"value");
     assert_eq!(rig.source.asked().len(), 1);
 }

@@ -29,8 +29,6 @@ const PULSE_INTERVAL: Duration = Duration::from_millis(100);
 const START_DEADLINE: Duration = Duration::from_secs(10);
 /// How long a worker may take to take over before its successor is started all the same.
 const TAKEOVER: Duration = Duration::from_millis(50);
-/// How long nobody may serve before requests are refused rather than left waiting.
-const UNSERVED: Duration = Duration::from_millis(500);
 
 /// The holder's business.
 pub(super) struct Supervisor {
@@ -138,7 +136,8 @@ impl Supervisor {
             self.unserved_since = None;
         } else {
             let since = *self.unserved_since.get_or_insert(now);
-            let waits = !self.crashes.wait(now).is_zero() || now.duration_since(since) >= UNSERVED;
+            let waits = !self.crashes.wait(now).is_zero()
+                || now.duration_since(since) >= self.config.serve.deadline / 2;
             // Before the first worker there is nobody to refuse anything to.
             if waits && self.refusing.is_none() && self.predecessors > 0 {
                 tracing::error!(

@@ -28,8 +28,6 @@ pub(crate) struct Mounted {
     pub(crate) root: PathBuf,
     /// Where, as seen from the root directory of the process that the table was read for.
     pub(crate) point: PathBuf,
-    /// Whether what is mounted on it elsewhere appears here: it has a peer or a master.
-    pub(crate) receives: bool,
     fs_type: String,
 }
 
@@ -37,6 +35,11 @@ impl Mounted {
     /// Whether it calls itself a secretfs, of this process or another. Whoever may mount may say so.
     pub(crate) fn is_ours(&self) -> bool {
         self.fs_type.strip_prefix("fuse.") == Some(NAME)
+    }
+
+    /// Whether all of the file system is mounted there, and not a part of it.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.root == Path::new("/")
     }
 }
 
@@ -88,15 +91,9 @@ fn parse(line: &[u8]) -> Option<Mounted> {
     let device = number(fields.next()?)?;
     let root = path(fields.next()?);
     let point = path(fields.next()?);
-    let mut tags = fields.by_ref().skip(1).take_while(|field| *field != b"-");
-    let receives = tags.any(|tag| tag.starts_with(b"shared:") || tag.starts_with(b"master:"));
-    // The search above may have ended before the separator.
-    let fs_type = match receives {
-        true => fields.skip_while(|field| *field != b"-").nth(1)?,
-        false => fields.next()?,
-    };
+    let fs_type = fields.skip_while(|field| *field != b"-").nth(1)?;
     let fs_type = String::from_utf8_lossy(fs_type).into_owned();
-    Some(Mounted { id, parent, device, root, point, receives, fs_type })
+    Some(Mounted { id, parent, device, root, point, fs_type })
 }
 
 fn number<N: FromStr>(field: &[u8]) -> Option<N> {
@@ -130,6 +127,8 @@ fn unescape(field: &[u8]) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsStr;
+
     use super::*;
 
     // The last mount at /run/my secrets was put beneath the one before it.
@@ -159,12 +158,12 @@ short line";
     }
 
     #[test]
-    fn a_line_says_what_of_a_file_system_is_mounted_and_what_reaches_it() {
+    fn a_line_says_what_of_a_file_system_is_mounted() {
         let table = MountTable::parse(TABLE);
         let bind = table.iter().find(|mounted| mounted.id == 33).expect("the line");
-        assert_eq!((bind.root.as_os_str().to_str(), bind.receives), (Some("/web/db//deleted"), true));
+        assert_eq!((bind.root.as_os_str(), bind.is_whole()), (OsStr::new("/web/db//deleted"), false));
         let plain = table.iter().find(|mounted| mounted.id == 31).expect("the line");
-        assert_eq!((plain.root.as_path(), plain.parent, plain.receives), (Path::new("/"), 33, false));
+        assert_eq!((plain.is_whole(), plain.parent), (true, 33));
         assert_eq!(table.iter().filter(|mounted| mounted.is_ours()).count(), 2, "with and without tags");
     }
 

@@ -80,6 +80,9 @@ pub(super) enum RepairError {
         /// Of what is mounted.
         found: u64,
     },
+    /// Another daemon has the number now.
+    #[error("it is alive or does not answer")]
+    Alive,
     /// It would take other mounts with it.
     #[error("something is mounted inside it")]
     Inside,

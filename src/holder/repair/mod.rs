@@ -12,6 +12,7 @@
 //! worker, and the thread that visits other namespaces must share its directories with no other.
 
 mod error;
+mod liveness;
 mod namespaces;
 mod plan;
 mod record;
@@ -33,7 +34,9 @@ pub(crate) use self::record::Record;
 pub(crate) use self::report::Report;
 
 use self::error::RepairError;
+use self::liveness::Liveness;
 use self::namespaces::{Home, View, views};
+use self::replace::replace;
 use self::source::Live;
 use self::stale::Stale;
 use crate::fuse::mount_table::{MountTable, Mounted};
@@ -94,6 +97,7 @@ fn repair(plan: Plan, report: &mut Report) -> Result<(), RepairError> {
         .map(|mounted| mounted.device)
         .collect();
     report.complete = true;
+    let mut liveness = Liveness::default();
     for view in views()? {
         let view = match view {
             Ok(view) => view,
@@ -109,23 +113,24 @@ fn repair(plan: Plan, report: &mut Report) -> Result<(), RepairError> {
         for mounted in view.table.iter().filter(is_strange) {
             report.failed(&view, &mounted.point, &RepairError::Strange(mounted.device));
         }
-        repair_view(&home, &view, &live, report);
+        repair_view(&home, &view, &live, &mut liveness, report);
     }
     Ok(())
 }
 
-fn repair_view(home: &Home, view: &View, live: &[Live], report: &mut Report) {
-    let mut stale = Stale::find(&view.table, live);
-    report.seen.extend(stale.devices());
-    while let Some((mounted, live)) = stale.next() {
-        let source = live.path_of(&mounted.root);
-        if stale.has_inside(mounted) {
-            report.failed(view, &mounted.point, &RepairError::Inside);
+fn repair_view(home: &Home, view: &View, live: &[Live], liveness: &mut Liveness, report: &mut Report) {
+    for Stale { mounted, live, covered, occupied } in stale::find(&view.table, live) {
+        report.seen.insert(mounted.device);
+        // In the host a whole mount would be another daemon's, which repairs it itself.
+        if covered || (view.namespace == home.number && mounted.is_whole()) {
             continue;
         }
-        match replace::replace(home, view, mounted, live, stale.lies_on_stale(mounted)) {
-            Ok(replace::Done::Replaced) => report.repaired(view, &mounted.point, &source),
-            Ok(replace::Done::Detached) => stale.detached(mounted),
+        let replaced = match occupied {
+            false => replace(home, view, mounted, live, liveness),
+            true => Err(RepairError::Inside),
+        };
+        match replaced {
+            Ok(()) => report.repaired(view, &mounted.point, &live.path_of(&mounted.root)),
             Err(error) => report.failed(view, &mounted.point, &error),
         }
     }

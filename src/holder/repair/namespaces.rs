@@ -35,6 +35,7 @@ impl View {
 
 /// This process's own namespace, and what has to be opened before it is left.
 pub(super) struct Home {
+    pub(super) number: u64,
     namespace: OwnedFd,
     /// The only path by which a mount that is open can be unmounted. A container's /proc may be false.
     pub(super) open_files: OwnedFd,
@@ -46,8 +47,11 @@ impl Home {
             rustix::fs::open(path, flags | OFlags::CLOEXEC, Mode::empty())
                 .map_err(|error| RepairError::Home(error.into()))
         };
+        let namespace = open("/proc/thread-self/ns/mnt", OFlags::RDONLY)?;
+        let status = fstat(&namespace).map_err(|error| RepairError::Home(error.into()))?;
         Ok(Self {
-            namespace: open("/proc/thread-self/ns/mnt", OFlags::RDONLY)?,
+            number: status.st_ino,
+            namespace,
             open_files: open("/proc/thread-self/fd", OFlags::PATH | OFlags::DIRECTORY)?,
         })
     }

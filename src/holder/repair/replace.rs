@@ -9,6 +9,7 @@ use rustix::mount::{MoveMountFlags, UnmountFlags, move_mount, unmount};
 use rustix::process::fchdir;
 
 use super::error::RepairError;
+use super::liveness::Liveness;
 use super::namespaces::{Home, View};
 use super::source::{Detached, Live};
 use crate::fuse::device::{Device, look};
@@ -18,39 +19,34 @@ use crate::fuse::mount_table::Mounted;
 /// have been in the way.
 const TRIES: usize = 5;
 
-/// What has become of a dead mount.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Done {
-    /// Something alive is there.
-    Replaced,
-    /// It is gone, and the dead mount below is the next one to replace.
-    Detached,
-}
-
 /// Replaces `old`, which is the topmost at its mount point.
 pub(super) fn replace(
     home: &Home,
     view: &View,
     old: &Mounted,
     live: &Live,
-    lies_on_stale: bool,
-) -> Result<Done, RepairError> {
+    liveness: &mut Liveness,
+) -> Result<(), RepairError> {
     let new = live.bind(old)?;
     let point = view.absolute(&old.point);
-    home.visit(view, || {
+    let dead = home.visit(view, || {
         let dead = open_point(&point)?;
-        check(&dead, old, &new)?;
+        check(&dead, old, &new).map(|()| dead)
+    })?;
+    if !liveness.is_dead(old.device, &dead) {
+        return Err(RepairError::Alive);
+    }
+    home.visit(view, || {
         // Beneath the dead one first, so that no reader finds the bare directory in between.
         match put(&new.mount, &dead, MoveMountFlags::MOVE_MOUNT_BENEATH) {
             Ok(()) => detach(home, &dead)?,
-            // Before Linux 6.5, or where the dead mount is locked in place.
-            Err(_) if lies_on_stale => return detach(home, &dead).map(|()| Done::Detached),
+            // Before Linux 6.5, and where the dead mount is locked in place, it stays below.
             Err(_) => put(&new.mount, &dead, MoveMountFlags::empty()).map_err(RepairError::Unattached)?,
         }
         let id = |mount| look(mount, StatxFlags::MNT_ID).map(|status| status.stx_mnt_id);
         let (there, here) = (id(&open_point(&point)?), id(&new.mount));
         if there.map_err(RepairError::Unattached)? == here.map_err(RepairError::Unattached)? {
-            return Ok(Done::Replaced);
+            return Ok(());
         }
         Err(RepairError::Changed)
     })
@@ -78,7 +74,7 @@ fn check(dead: &OwnedFd, old: &Mounted, new: &Detached) -> Result<(), RepairErro
     }
     // Who binds a part of a file system of its own can give it any path, but not the number, which
     // only those know who see that service. The root has the same number in each.
-    if old.root != Path::new("/") && status.stx_ino != new.inode {
+    if !old.is_whole() && status.stx_ino != new.inode {
         return Err(RepairError::Inode { expected: new.inode, found: status.stx_ino });
     }
     Ok(())

@@ -39,8 +39,7 @@ impl Live {
             .map_err(unopened)?;
         let id = look(&root, StatxFlags::MNT_ID).map_err(unopened)?.stx_mnt_id;
         let table = MountTable::read().map_err(RepairError::Table)?;
-        let is_it =
-            |mounted: &Mounted| mounted.id == id && mounted.is_ours() && mounted.root == Path::new("/");
+        let is_it = |mounted: &Mounted| mounted.id == id && mounted.is_ours() && mounted.is_whole();
         match table.iter().find(|mounted| is_it(mounted)) {
             Some(mounted) if !dead.contains(&mounted.device) => Ok(Self { path, root, dead }),
             _ => Err(RepairError::NotMounted(path)),
@@ -82,11 +81,8 @@ impl Live {
         let mount = open_tree(&file, "", flags).map_err(unbound)?;
         // A bind is a peer of what it was made of: without this, what its container mounts on it would
         // appear in the host.
-        let propagation = match old.receives {
-            true => MountPropagationFlags::DOWNSTREAM,
-            false => MountPropagationFlags::PRIVATE,
-        };
-        mount_change(format!("/proc/self/fd/{}", mount.as_raw_fd()), propagation).map_err(unbound)?;
+        let path_of_mount = format!("/proc/self/fd/{}", mount.as_raw_fd());
+        mount_change(path_of_mount, MountPropagationFlags::PRIVATE).map_err(unbound)?;
         Ok(Detached { mount, inode: status.stx_ino })
     }
 }

@@ -1,69 +1,25 @@
-//! Which mounts of a namespace are dead, and in which order they are replaced.
-
-use std::collections::BTreeSet;
+//! Which mounts of a namespace are dead, and what lies on them.
 
 use super::source::Live;
-use crate::fuse::device::Device;
 use crate::fuse::mount_table::{MountTable, Mounted};
 
-/// The dead mounts of a namespace. What lies on another comes before it.
+/// A dead mount.
 pub(super) struct Stale<'a> {
-    table: &'a MountTable,
-    pending: Vec<(&'a Mounted, &'a Live)>,
-    all: BTreeSet<u64>,
-    detached: BTreeSet<u64>,
+    pub(super) mounted: &'a Mounted,
+    /// The mount that takes its place.
+    pub(super) live: &'a Live,
+    /// Whether a mount hides it: one that has come over it, or whatever its container likes better.
+    pub(super) covered: bool,
+    /// Whether mounts lie on places inside it.
+    pub(super) occupied: bool,
 }
 
-impl<'a> Stale<'a> {
-    pub(super) fn find(table: &'a MountTable, live: &'a [Live]) -> Self {
-        let pending: Vec<_> = table
-            .iter()
-            .filter(|mounted| mounted.is_ours())
-            .filter_map(|mounted| Some((mounted, live.iter().find(|live| live.lost(mounted.device))?)))
-            .collect();
-        let all = pending.iter().map(|(mounted, _)| mounted.id).collect();
-        Self { table, pending, all, detached: BTreeSet::new() }
-    }
-
-    pub(super) fn devices(&self) -> impl Iterator<Item = Device> {
-        self.pending.iter().map(|(mounted, _)| mounted.device)
-    }
-
-    /// The next one to replace. One that is covered is left out: by a mount that has come over it, by
-    /// what has replaced another dead one on it, or by whatever its container likes better.
-    pub(super) fn next(&mut self) -> Option<(&'a Mounted, &'a Live)> {
-        while let Some(place) = self
-            .pending
-            .iter()
-            .position(|(mounted, _)| !self.pending.iter().any(|(other, _)| other.parent == mounted.id))
-        {
-            let (mounted, live) = self.pending.swap_remove(place);
-            if !self.on(mounted).any(|other| other.point == mounted.point) {
-                return Some((mounted, live));
-            }
-        }
-        None
-    }
-
-    /// Whether mounts lie on places inside it.
-    pub(super) fn has_inside(&self, mounted: &Mounted) -> bool {
-        self.on(mounted).next().is_some()
-    }
-
-    /// Whether it lies on another dead mount, which then can take its place.
-    pub(super) fn lies_on_stale(&self, mounted: &Mounted) -> bool {
-        self.all.contains(&mounted.parent)
-            && self.table.iter().any(|below| below.id == mounted.parent && below.point == mounted.point)
-    }
-
-    pub(super) fn detached(&mut self, mounted: &Mounted) {
-        self.detached.insert(mounted.id);
-    }
-
-    fn on(&self, mounted: &Mounted) -> impl Iterator<Item = &Mounted> {
-        let (id, detached) = (mounted.id, &self.detached);
-        self.table
-            .iter()
-            .filter(move |other| other.parent == id && other.id != id && !detached.contains(&other.id))
-    }
+/// All dead mounts in a table.
+pub(super) fn find<'a>(table: &'a MountTable, live: &'a [Live]) -> impl Iterator<Item = Stale<'a>> {
+    table.iter().filter(|mounted| mounted.is_ours()).filter_map(|mounted| {
+        let live = live.iter().find(|live| live.lost(mounted.device))?;
+        let on = || table.iter().filter(|other| other.parent == mounted.id && other.id != mounted.id);
+        let covered = on().any(|other| other.point == mounted.point);
+        Some(Stale { mounted, live, covered, occupied: on().next().is_some() })
+    })
 }

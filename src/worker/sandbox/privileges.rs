@@ -22,7 +22,9 @@ pub(in crate::worker) fn drop_privileges(user: User) -> Result<(), SandboxError>
     setresgid(gid, gid, gid).map_err(SandboxError::User)?;
     setresuid(uid, uid, uid).map_err(SandboxError::User)?;
     rustix::thread::set_keep_capabilities(false).map_err(SandboxError::Capabilities)?;
-    let kept = CapabilitySet::IPC_LOCK;
+    // A service manager that has raised the limit need not have given the capability.
+    let had = rustix::thread::capabilities(None).map_err(SandboxError::Capabilities)?.permitted;
+    let kept = had & CapabilitySet::IPC_LOCK;
     let sets = CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() };
     rustix::thread::set_capabilities(None, sets).map_err(SandboxError::Capabilities)
 }

@@ -22,7 +22,8 @@ for directory in bin sbin lib lib64 usr proc dev; do
 done
 while [ $# -gt 0 ]; do
     mkdir -p "$root$(dirname "$2")"
-    if [ -d "$1" ]; then mkdir -p "$root$2"; else touch "$root$2"; fi
+    # What is bound into an earlier bind is there already.
+    [ -e "$root$2" ] || if [ -d "$1" ]; then mkdir "$root$2"; else touch "$root$2"; fi
     mount --bind "$1" "$root$2"
     mount "--make-$3" "$root$2"
     shift 3
@@ -95,10 +96,28 @@ impl Container {
         fs::read(self.path(point))
     }
 
+    /// Runs a shell command inside.
+    pub(super) fn run(&self, command: &str) {
+        let mut enter = Command::new("nsenter");
+        enter.args(["--mount", "--root", "--target", &self.pid().to_string(), "sh", "-c", command]);
+        assert!(enter.status().expect("util-linux is installed").success(), "{command}");
+    }
+
+    /// Mount point, flags and tags, type and source of what is mounted at a path inside.
+    pub(super) fn line(&self, point: &str) -> String {
+        let table = self.table();
+        let table = String::from_utf8_lossy(&table);
+        let line = table.lines().find(|line| line.contains(&format!(" {point} "))).expect("a mount");
+        line.splitn(5, ' ').nth(4).expect("its mount point and more").to_owned()
+    }
+
     /// How many mounts lie at a path inside.
     pub(super) fn layers(&self, point: &str) -> usize {
-        let table = fs::read(format!("/proc/{}/mountinfo", self.pid())).expect("its mount table");
-        MountTable::parse(&table).layers(Path::new(point)).len()
+        MountTable::parse(&self.table()).layers(Path::new(point)).len()
+    }
+
+    fn table(&self) -> Vec<u8> {
+        fs::read(format!("/proc/{}/mountinfo", self.pid())).expect("its mount table")
     }
 }
 

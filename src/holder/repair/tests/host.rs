@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use rustix::mount::{
@@ -31,7 +31,11 @@ pub(super) struct Host {
     pub(super) path: PathBuf,
     rig: Rig,
     shared: SharedDirectory,
+    _alone: MutexGuard<'static, ()>,
 }
+
+/// One host at a time: device numbers that one gives back would be the next one's.
+static ALONE: Mutex<()> = Mutex::new(());
 
 struct SharedDirectory(TempDir);
 
@@ -60,6 +64,7 @@ impl Drop for SharedDirectory {
 impl Host {
     /// Two services, `web` with `db` and `api`, and `job` with `db`.
     pub(super) fn new() -> Self {
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let rig = Rig::new(&[
             ("web", "db", 1, b"hunter2"),
             ("web", "api", 2, b"token"),
@@ -68,7 +73,7 @@ impl Host {
         let shared = SharedDirectory::new();
         let path = shared.directory("secrets");
         let record = Record::load(&shared.0.path().join("mounts.json"));
-        let mut host = Self { mount: None, record, path, rig, shared };
+        let mut host = Self { mount: None, record, path, rig, shared, _alone: alone };
         host.revive();
         host
     }
@@ -128,12 +133,7 @@ impl Host {
     pub(super) fn repair(&self) -> Report {
         let alive = BTreeMap::from([(self.path.clone(), device(&self.path))]);
         let plan = self.record.plan(&alive);
-        let report = thread::spawn(move || run(plan)).join().expect("it ends");
-        // A machine may have a process that not even root may look into, such as its sandbox's own.
-        let hidden = |failed: &Failed| failed.reason.contains("cannot be looked at");
-        let stopped = report.failed.iter().filter(|failed| failed.pid.is_none());
-        assert!(stopped.into_iter().all(hidden), "{report:?}");
-        report
+        thread::spawn(move || run(plan)).join().expect("it ends")
     }
 }
 

@@ -3,7 +3,6 @@
 mod container;
 mod host;
 
-use std::fs;
 use std::io;
 use std::path::Path;
 
@@ -55,19 +54,14 @@ fn plain_binds_of_everything_a_service_and_a_file_come_back() {
 }
 
 #[test]
-fn what_is_put_in_place_has_the_same_flags_and_keeps_to_itself() {
+fn what_is_put_in_place_has_the_same_flags() {
     let mut host = Host::new();
     let container = Container::start(&[(&host.path.join("web"), "/run/secrets", Private)]);
-    let line = || {
-        let table = fs::read_to_string(format!("/proc/{}/mountinfo", container.pid())).expect("a table");
-        let line = table.lines().find(|line| line.contains(" /run/secrets ")).expect("the bind");
-        line.splitn(5, ' ').nth(4).expect("its mount point and flags").to_owned()
-    };
-    let before = line();
+    let before = container.line("/run/secrets");
     host.die();
     host.revive();
     assert_eq!(repaired(&host.repair(), &container), ["/run/secrets"]);
-    assert_eq!(line(), before);
+    assert_eq!(container.line("/run/secrets"), before);
     assert!(before.contains(" ro,nosuid,nodev,noexec,relatime - fuse.secretfs "), "{before}");
 }
 
@@ -84,17 +78,37 @@ fn a_bind_that_receives_mounts_comes_back_without_repair() {
         assert_eq!((layers(&host.path), container.layers("/run/secrets")), (2, 2), "one dead layer each");
         assert!(repaired(&host.repair(), &container).is_empty());
     }
-    // It has no mount to put its own on after this, so it needs the repair, from then on each time.
     host.stop();
     host.revive();
-    assert!(is_dead(&container.read("/run/secrets/web/db")));
+    assert!(is_dead(&container.read("/run/secrets/web/db")), "there was nothing to mount over");
     assert_eq!(repaired(&host.repair(), &container), ["/run/secrets"]);
     assert_eq!(container.layers("/run/secrets"), 1);
+    host.stop();
+}
+
+#[test]
+fn a_bind_of_a_part_receives_no_mount_and_is_replaced() {
+    let mut host = Host::new();
+    let container = Container::start(&[(&host.path.join("web"), "/run/secrets", Slave)]);
+    for _ in 0..2 {
+        host.die();
+        host.revive();
+        assert!(is_dead(&container.read("/run/secrets/db")));
+        assert_eq!(repaired(&host.repair(), &container), ["/run/secrets"]);
+        assert_eq!(container.read("/run/secrets/db").expect("alive again"), b"hunter2");
+    }
+}
+
+#[test]
+fn what_a_container_mounts_on_a_replaced_bind_stays_in_it() {
+    let mut host = Host::new();
+    let container = Container::start(&[(&host.path.join("web"), "/run/secrets", Private)]);
     host.die();
     host.revive();
-    host.repair();
-    assert_eq!(container.read("/run/secrets/web/db").expect("alive again"), b"hunter2");
-    host.stop();
+    assert_eq!(repaired(&host.repair(), &container), ["/run/secrets"]);
+    container.run("mount -t tmpfs tmpfs /run/secrets");
+    assert_eq!(container.layers("/run/secrets"), 2);
+    assert_eq!(layers(&host.path.join("web")), 0);
 }
 
 #[test]
@@ -112,6 +126,23 @@ fn a_mount_that_was_never_ours_is_left_alone() {
     assert_eq!(point, "/run/secrets");
     assert!(reason.contains("never ours"), "{reason}");
     assert!(is_dead(&container.read("/run/secrets/web/db")));
+}
+
+#[test]
+fn a_mount_of_a_living_daemon_is_left_alone() {
+    let mut host = Host::new();
+    let (foreign, path) = host.foreign();
+    let container = Container::start(&[(&path, "/run/secrets", Private)]);
+    // Its device was ours before it was that daemon's.
+    host.record.add(&host.path, device(&path)).expect("noted");
+    host.die();
+    host.revive();
+    let report = host.repair();
+    assert!(repaired(&report, &container).is_empty(), "{report:?}");
+    let [("/run/secrets", reason)] = failed(&report, &container)[..] else { panic!("{report:?}") };
+    assert!(reason.contains("alive"), "{reason}");
+    assert!(container.path("/run/secrets/job").symlink_metadata().is_err(), "it is the other's");
+    foreign.0.unmount().expect("unmounted");
 }
 
 #[test]
@@ -136,21 +167,25 @@ fn a_bind_with_another_inode_number_is_left_alone() {
 }
 
 #[test]
-fn what_is_gone_or_covered_stays_as_it_is() {
+fn what_is_gone_covered_or_occupied_stays_as_it_is() {
     let mut host = Host::new();
     let container = Container::start(&[
         (&host.path.join("web/db"), "/run/db", Private),
         (&host.path.join("web"), "/run/covered", Private),
         (Path::new("/dev"), "/run/covered", Private),
+        (&host.path.join("web"), "/run/occupied", Private),
+        (Path::new("/dev/null"), "/run/occupied/api", Private),
     ]);
     host.leave_only_the_token();
     host.die();
     host.revive();
     let report = host.repair();
     assert!(repaired(&report, &container).is_empty(), "{report:?}");
-    let failures = failed(&report, &container);
-    let [("/run/db", reason)] = failures[..] else { panic!("{report:?}") };
-    assert!(reason.contains("removed"), "{reason}");
+    let mut failures = failed(&report, &container);
+    failures.sort_unstable();
+    let [("/run/db", removed), ("/run/occupied", occupied)] = failures[..] else { panic!("{report:?}") };
+    assert!(removed.contains("removed"), "{removed}");
+    assert!(occupied.contains("inside"), "{occupied}");
     assert!(container.path("/run/covered/null").exists(), "the container's own mount is on top");
 }
 

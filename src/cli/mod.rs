@@ -78,6 +78,7 @@ pub(crate) struct Global {
 
 impl Global {
     /// Logs what the user asked for, or else what `default` lets through, from now on.
+    #[cfg(feature = "manager")]
     fn start_logging(&self, default: &str) -> Result<(), Failure> {
         logging::start(self.log_filter(default), self.log_format).map_err(Failure::usage)
     }

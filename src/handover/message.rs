@@ -70,6 +70,8 @@ pub(crate) struct ServeConfig {
     pub(crate) max_stale: Duration,
     /// How many bytes of values are kept in memory.
     pub(crate) cache_bytes: usize,
+    /// Whether to serve although memory cannot be locked. Only to try things out.
+    pub(crate) unlocked: bool,
 }
 
 /// A mount as its worker knows it.

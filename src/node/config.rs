@@ -113,6 +113,7 @@ impl RawConfig {
                 deadline: duration("deadline", self.deadline, DEFAULT_DEADLINE)?,
                 max_stale: duration("max_stale", self.max_stale, DEFAULT_MAX_STALE)?,
                 cache_bytes: self.cache_bytes.unwrap_or(DEFAULT_CAPACITY),
+                unlocked: false,
             },
             user: self.user,
             audience: if geteuid().is_root() { Audience::Everyone } else { Audience::OnlyMe },

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::WorkerError;
 use crate::cache::{Arena, ValueCache};
 use crate::fuse::Connection;
-use crate::handover::{Begin, FORMAT, Ledger, Opening, Packet};
+use crate::handover::{Begin, FORMAT, Ledger, Opening, Packet, ServeConfig};
 use crate::host::shared_memory::Words;
 use crate::node::IdentityFiles;
 
@@ -40,18 +40,20 @@ impl Given {
             connections.push(Connection::begun(next()?, mount.agreement));
         }
         let arena = if begin.arena { Some(next()?) } else { None };
-        let arena = Arena::over(arena_words(arena.as_ref(), begin.config.cache_bytes)?);
+        let arena = Arena::over(arena_words(arena.as_ref(), &begin.config)?);
         Ok(Self { begin, ledger, listener, identity, connections, arena })
     }
 }
 
 /// Where the kernel has no memory that only who maps it can read, values end with their worker: none
 /// is put where others could read it.
-fn arena_words(shared: Option<&OwnedFd>, cache_bytes: usize) -> Result<Words, WorkerError> {
-    let words = ValueCache::words_for(cache_bytes);
-    match shared {
-        Some(memory) => Words::map(memory.as_fd(), words),
-        None => Words::private(words),
+fn arena_words(shared: Option<&OwnedFd>, config: &ServeConfig) -> Result<Words, WorkerError> {
+    let words = ValueCache::words_for(config.cache_bytes);
+    match shared.map(|memory| Words::map(memory.as_fd(), words)) {
+        // Such memory counts as locked.
+        Some(Err(error)) if !config.unlocked => Err(error),
+        Some(Ok(shared)) => Ok(shared),
+        Some(Err(_)) | None => Words::private(words),
     }
     .map_err(WorkerError::Memory)
 }

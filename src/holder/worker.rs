@@ -192,6 +192,8 @@ impl Death {
             Some(signal) if FROM_OUTSIDE.iter().any(|outside| outside.as_raw() == signal) && !self.hung => {
                 Blame::Nobody
             }
+            // It wanted to.
+            None if self.code == Some(0) => Blame::Nobody,
             _ => Blame::Requests,
         }
     }

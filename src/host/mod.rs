@@ -8,6 +8,8 @@ pub(crate) mod logging;
 pub(crate) mod process_title;
 pub(crate) mod shared_memory;
 pub(crate) mod shutdown;
+#[cfg(test)]
+pub(crate) mod test_child;
 
 pub(crate) use hardening::{
     HardeningError, die_with_parent, end_with_parent, forbid_dumps, harden, set_oom_score,

@@ -11,12 +11,15 @@ mod standby;
 use std::os::fd::AsFd as _;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use secretfs_wire::manifest::RawManifest;
 use tokio::runtime::Runtime;
 
 use self::given::Given;
+use self::sandbox::Sandbox;
 use self::standby::Standby;
 use crate::fuse::PreparedRefusal;
 use crate::handover::{
@@ -32,6 +35,10 @@ const REFUSING: &str = "secretfs: worker (refusing)";
 
 /// How often a worker shows that it is alive.
 const BEAT: Duration = Duration::from_millis(100);
+
+/// How often it looks whether files of name resolution have been replaced.
+const LOOK_WAITING: Duration = Duration::from_secs(1);
+const LOOK_SERVING: Duration = Duration::from_secs(5);
 
 const OOM_SCORE: i16 = -500;
 
@@ -101,7 +108,12 @@ fn work(channel: &Arc<Channel>, title: Option<ProcessTitle>) -> Result<(), Worke
         Duty::Refuse => None,
     };
     let manager_port = identity.as_ref().and_then(|identity| identity.about.manager.port_or_known_default());
-    sandbox::enter(manager_port)?;
+    let sandbox = Sandbox::new(manager_port);
+    let enforced = sandbox.enter()?;
+    match enforced.missing().as_slice() {
+        [] => tracing::debug!(%enforced, "confined"),
+        missing => tracing::warn!(%enforced, ?missing, "this kernel confines a worker in part only"),
+    }
 
     // After the sandbox: a thread may do what the one that started it might.
     let runtime = runtime().map_err(WorkerError::Start)?;
@@ -125,10 +137,13 @@ fn work(channel: &Arc<Channel>, title: Option<ProcessTitle>) -> Result<(), Worke
             Standby::Serve(Box::new(Prepared::new(parts, runtime.handle())?))
         }
     };
+    let serving = Arc::new(AtomicBool::new(false));
+    runtime.spawn(end_when_outdated(sandbox, serving.clone()));
     channel.send(&FromWorker::Ready { version: crate::VERSION.to_owned(), format: FORMAT }, &[])?;
 
     let Some(activation) = wait_for_turn(channel, &mut standby)? else { return Ok(()) };
     // This thread was waiting and goes on at once; no other has to be woken.
+    serving.store(true, Relaxed);
     standby.activate(&connections, activation, listener, &runtime)?;
     channel.send(&FromWorker::Serving, &[])?;
     runtime.spawn(beat(ledger));
@@ -167,6 +182,19 @@ fn wait_for_turn(channel: &Channel, standby: &mut Standby) -> Result<Option<Acti
 
 fn runtime() -> std::io::Result<Runtime> {
     tokio::runtime::Builder::new_multi_thread().worker_threads(THREADS).enable_all().build()
+}
+
+/// Ends a worker that could not resolve the manager's name any more: a file that tells how has been
+/// replaced, as a DHCP client does, and the sandbox lets this worker read only the old one. A new
+/// worker reads the new one. The standby looks more often, so that a new one is there first.
+async fn end_when_outdated(sandbox: Sandbox, serving: Arc<AtomicBool>) {
+    loop {
+        tokio::time::sleep(if serving.load(Relaxed) { LOOK_SERVING } else { LOOK_WAITING }).await;
+        if let Some(file) = sandbox.outdated() {
+            tracing::info!(file = %file.display(), "replaced; a new worker reads it");
+            std::process::exit(0);
+        }
+    }
 }
 
 /// Shows the holder that the runtime runs. That the thread which answers the kernel does not hang is

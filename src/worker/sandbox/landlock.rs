@@ -1,58 +1,38 @@
-//! Files and network: nothing but what it takes to find and to reach the manager.
+//! Files, ports, signals and abstract sockets, by Landlock (landlock(7)): what is not allowed here
+//! answers EACCES or EPERM.
 
 use std::path::Path;
 
 use landlock::{
-    ABI, Access as _, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible as _, NetPort, PathBeneath,
-    PathFd, Ruleset, RulesetAttr as _, RulesetCreatedAttr as _, RulesetError, Scope,
+    ABI, Access, AccessFs, AccessNet, LandlockStatus, NetPort, Ruleset, RulesetAttr, RulesetCreatedAttr,
+    RulesetError, Scope, path_beneath_rules,
 };
 
-use super::SandboxError;
+/// The newest version that this has been tried with. An older kernel enforces the part of it that it
+/// knows. A newer one could do more, but what more would forbid has to be tried first.
+const NEWEST: ABI = ABI::V7;
 
-/// The newest interface whose rights are all handled. What an older kernel does not know it does not
-/// restrict.
-const NEWEST: ABI = ABI::V6;
-
-/// What getaddrinfo(3) reads. A worker finds its manager by name, each time that it connects.
-const RESOLUTION: [&str; 8] = [
-    "/etc/gai.conf",
-    "/etc/host.conf",
-    "/etc/hosts",
-    "/etc/nsswitch.conf",
-    "/etc/resolv.conf",
-    // Where /etc/resolv.conf often points.
-    "/run/systemd/resolve",
-    "/run/NetworkManager",
-    "/run/resolvconf",
-];
-/// Where the modules that nsswitch.conf names are, and how they are found.
-const MODULES: [&str; 5] = ["/etc/ld.so.cache", "/lib", "/lib64", "/usr/lib", "/usr/lib64"];
-
+/// DNS, when an answer is too long for UDP.
 const DNS: u16 = 53;
 
-pub(super) fn restrict(manager_port: Option<u16>) -> Result<(), SandboxError> {
-    build(manager_port).map_err(SandboxError::Landlock)
-}
-
-fn build(manager_port: Option<u16>) -> Result<(), RulesetError> {
-    let mut rules = Ruleset::default()
-        .set_compatibility(CompatLevel::BestEffort)
+/// Leaves this thread and those it starts the files in `readable` to read, and TCP to the manager's
+/// port and to DNS. Tells the version in force, if the kernel has Landlock.
+pub(super) fn enter(
+    readable: impl IntoIterator<Item = impl AsRef<Path>>,
+    manager_port: Option<u16>,
+) -> Result<Option<u32>, RulesetError> {
+    let ports = manager_port.into_iter().chain([DNS]);
+    let status = Ruleset::default()
         .handle_access(AccessFs::from_all(NEWEST))?
         .handle_access(AccessNet::from_all(NEWEST))?
-        // Neither sockets without a path nor signals reach anybody outside.
         .scope(Scope::from_all(NEWEST))?
-        .create()?;
-    for path in RESOLUTION.into_iter().chain(MODULES) {
-        // What is not there needs no rule.
-        if let Ok(file) = PathFd::new(path) {
-            let listing = if Path::new(path).is_dir() { AccessFs::ReadDir.into() } else { BitFlags::EMPTY };
-            rules = rules.add_rule(PathBeneath::new(file, listing | AccessFs::ReadFile))?;
-        }
-    }
-    for port in manager_port.into_iter().chain([DNS]) {
-        rules = rules.add_rule(NetPort::new(port, AccessNet::ConnectTcp))?;
-    }
-    let status = rules.restrict_self()?;
-    tracing::debug!(?status, "files and network are restricted");
-    Ok(())
+        .create()?
+        // Skips what is not there.
+        .add_rules(path_beneath_rules(readable, AccessFs::ReadFile))?
+        .add_rules(ports.map(|port| Ok::<_, RulesetError>(NetPort::new(port, AccessNet::ConnectTcp))))?
+        .restrict_self()?;
+    Ok(match status.landlock {
+        LandlockStatus::Available { effective_abi, .. } => Some(effective_abi.min(NEWEST) as u32),
+        LandlockStatus::NotEnabled | LandlockStatus::NotImplemented => None,
+    })
 }

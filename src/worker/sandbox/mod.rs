@@ -1,41 +1,84 @@
-//! What a worker gives up before it has anything worth stealing.
+//! What a worker gives up before it reads a byte from outside, so that whoever takes it over has the
+//! values of this node and nothing else of the machine.
 //!
-//! First root, then the file system and the network but for what it needs to find and reach one
-//! manager, and last all system calls that serving does not take. Each step holds for this thread and
-//! for those that it starts, so that all of it comes before the first of them.
+//! - [`privileges`]: from root to an unprivileged user
+//! - [`capabilities`]: none of root's powers but that of locking memory
+//! - [`landlock`]: no file but those by which names are resolved; TCP to the manager only
+//! - [`seccomp`] with [`system_calls`]: the calls that a worker makes, and no other
 
+mod capabilities;
+mod enforced;
 mod landlock;
+mod name_resolution;
 mod privileges;
 mod seccomp;
+mod system_calls;
+#[cfg(test)]
+mod tests;
+
+use std::path::Path;
 
 use rustix::io::Errno;
 
-pub(super) use self::privileges::drop_privileges;
+pub(crate) use enforced::Enforced;
+use name_resolution::ResolverFiles;
+pub(super) use privileges::drop_privileges;
 
-/// Why a worker is not confined. It does not serve then.
+/// What could not be given up.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum SandboxError {
+pub(crate) enum SandboxError {
     /// It could not become the user that it should be.
     #[error("cannot become an unprivileged user")]
     User(#[source] nix::errno::Errno),
-    /// It could not give its privileges up.
-    #[error("cannot give capabilities up")]
+    /// A program that the worker executes could have more rights than the worker.
+    #[error("cannot give up new privileges")]
+    NewPrivileges(#[source] Errno),
+    /// Capabilities stay.
+    #[error("cannot drop capabilities")]
     Capabilities(#[source] Errno),
-    /// The kernel has Landlock and does not take the rules.
-    #[error("cannot restrict files and network")]
-    Landlock(#[source] ::landlock::RulesetError),
-    /// The kernel does not take the filter.
+    /// The kernel has Landlock and refuses the rules.
+    #[error("cannot restrict files and ports")]
+    Landlock(#[from] ::landlock::RulesetError),
+    /// The kernel has seccomp and refuses the filters.
     #[error("cannot restrict system calls")]
-    Seccomp(#[source] seccompiler::Error),
-    /// There is no list of system calls for this machine.
-    #[error("there is no list of system calls for {0}")]
-    Architecture(&'static str),
+    Seccomp(#[from] seccompiler::Error),
 }
 
-/// Confines this thread and all that it will start. `manager_port` is the one TCP port, beside DNS,
-/// that it may connect to.
-pub(super) fn enter(manager_port: Option<u16>) -> Result<(), SandboxError> {
-    rustix::thread::set_no_new_privs(true).map_err(SandboxError::Capabilities)?;
-    landlock::restrict(manager_port)?;
-    seccomp::restrict()
+/// A sandbox for a worker, not entered yet.
+#[derive(Debug)]
+pub(crate) struct Sandbox {
+    manager_port: Option<u16>,
+    resolver_files: ResolverFiles,
+}
+
+impl Sandbox {
+    /// A sandbox from which one port can be reached, at whatever address; or none, beside that of DNS.
+    pub(crate) fn new(manager_port: Option<u16>) -> Self {
+        Self { manager_port, resolver_files: ResolverFiles::find() }
+    }
+
+    /// Enters the sandbox, for good. Descriptors that are open stay as they are.
+    ///
+    /// It holds for the calling thread and for the threads that this one starts from now on. So call
+    /// it on the main thread before there is another one, and after [`harden`](crate::host::harden),
+    /// which it would refuse.
+    ///
+    /// What this kernel does not have is left out, and the result says so.
+    ///
+    /// # Errors
+    /// When the kernel has the means and refuses them. The worker must not go on then.
+    pub(crate) fn enter(&self) -> Result<Enforced, SandboxError> {
+        name_resolution::load();
+        rustix::thread::set_no_new_privs(true).map_err(SandboxError::NewPrivileges)?;
+        let locks_memory = capabilities::drop().map_err(SandboxError::Capabilities)?;
+        let landlock = landlock::enter(self.resolver_files.readable(), self.manager_port)?;
+        let seccomp = seccomp::enter()?;
+        Ok(Enforced { landlock, seccomp, locks_memory })
+    }
+
+    /// A file by which names are resolved and that somebody has replaced by another one, which the
+    /// sandbox does not let the worker read. A fresh worker reads it.
+    pub(crate) fn outdated(&self) -> Option<&Path> {
+        self.resolver_files.replaced()
+    }
 }

@@ -10,9 +10,7 @@ mod source;
 mod status;
 
 pub(crate) use config::{Config, MountConfig, RawConfig};
-#[cfg(feature = "manager")]
-pub(crate) use identity::NodeIdentity;
-pub(crate) use identity::{IdentityFiles, StateDirectory, StateError};
+pub(crate) use identity::{IdentityFiles, NodeIdentity, StateDirectory, StateError};
 pub(crate) use join::{JoinError, JoinOptions, join};
 pub(crate) use presence::{Parts, PrepareError, Prepared};
 pub(crate) use status::{NodeStatus, ask as ask_status};

@@ -1,8 +1,8 @@
 //! A worker: the process that has the values, and nothing else.
 //!
-//! It is started unprivileged, gives up what is left to it, prepares everything and then waits as
-//! the standby. When the active worker ends, in whatever way, it serves in its place within a
-//! millisecond: on the same connections, from the same memory.
+//! It becomes an unprivileged user, gives up what is left to it, prepares everything and then waits as
+//! the standby. When the active worker ends, in whatever way, it serves in its place at once: on the
+//! same connections, from the same memory.
 
 mod given;
 mod sandbox;
@@ -23,11 +23,11 @@ use self::sandbox::Sandbox;
 use self::standby::Standby;
 use crate::fuse::PreparedRefusal;
 use crate::handover::{
-    Activation, Channel, ChannelError, Duty, FORMAT, FromHolder, FromWorker, Ledger, Outbox, document,
+    Activation, Begin, Channel, ChannelError, Duty, FORMAT, FromHolder, FromWorker, Ledger, Outbox, document,
 };
 use crate::host;
 use crate::host::process_title::ProcessTitle;
-use crate::node::{Parts, Prepared};
+use crate::node::{NodeIdentity, Parts, Prepared};
 
 /// What `ps` shows of the worker that serves.
 const ACTIVE: &str = "secretfs: worker (active)";
@@ -90,50 +90,23 @@ pub(crate) fn main() -> ExitCode {
 fn work(channel: &Arc<Channel>, title: Option<ProcessTitle>) -> Result<(), WorkerError> {
     // The holder may never be killed for want of memory; a worker may, if need be.
     host::set_oom_score(OOM_SCORE);
-    let given = Given::unpack(channel.receive()?)?;
-    if let Some(user) = given.begin.user {
-        sandbox::drop_privileges(user)?;
-    }
-    host::die_with_parent()?;
-    // Before anything that is secret is in this process.
-    match host::harden() {
-        Err(error) if given.begin.config.unlocked => tracing::warn!("{error}"),
-        other => other?,
-    }
-    let duty = given.begin.duty;
-    let Given { begin, ledger, listener, identity, connections, arena } = given;
+    let Given { begin, ledger, listener, identity, connections, arena } = Given::unpack(channel.receive()?)?;
+    let duty = begin.duty;
+    protect(&begin)?;
     let identity = match duty {
         Duty::Serve => Some(identity.read()?),
         // Whatever ends other workers, it is kept out of this one.
         Duty::Refuse => None,
     };
-    let manager_port = identity.as_ref().and_then(|identity| identity.about.manager.port_or_known_default());
-    let sandbox = Sandbox::new(manager_port);
-    let enforced = sandbox.enter()?;
-    match enforced.missing().as_slice() {
-        [] => tracing::debug!(%enforced, "confined"),
-        missing => tracing::warn!(%enforced, ?missing, "this kernel confines a worker in part only"),
-    }
+    let sandbox = confine(identity.as_ref())?;
 
     // After the sandbox: a thread may do what the one that started it might.
     let runtime = runtime().map_err(WorkerError::Start)?;
     let mut standby = match identity {
-        None => {
-            let mounts = begin.mounts.iter().enumerate();
-            let refusals =
-                mounts.map(|(place, mount)| PreparedRefusal::new(mount.agreement, ledger.handles(place)));
-            Standby::Refuse(refusals.collect::<Result<_, _>>().map_err(WorkerError::Start)?)
-        }
+        None => refuse(&begin, &ledger)?,
         Some(identity) => {
-            let outbox = Outbox::new(channel.clone());
-            let parts = Parts {
-                identity,
-                config: begin.config,
-                mounts: begin.mounts,
-                ledger: ledger.clone(),
-                arena,
-                outbox,
-            };
+            let (config, mounts, outbox) = (begin.config, begin.mounts, Outbox::new(channel.clone()));
+            let parts = Parts { identity, config, mounts, ledger: ledger.clone(), arena, outbox };
             Standby::Serve(Box::new(Prepared::new(parts, runtime.handle())?))
         }
     };
@@ -158,6 +131,37 @@ fn work(channel: &Arc<Channel>, title: Option<ProcessTitle>) -> Result<(), Worke
     // At once, as if it were killed: dropping the values would wipe them, and a service manager may
     // have kept the memory that they are in for the next holder.
     std::process::exit(0)
+}
+
+/// Becomes unprivileged, and keeps what will be in memory there. Before anything secret is.
+fn protect(begin: &Begin) -> Result<(), WorkerError> {
+    if let Some(user) = begin.user {
+        sandbox::drop_privileges(user)?;
+    }
+    // After that, since it ends with a change of user.
+    host::die_with_parent()?;
+    match host::harden() {
+        Err(error) if begin.config.unlocked => tracing::warn!("{error}"),
+        other => other?,
+    }
+    Ok(())
+}
+
+fn confine(identity: Option<&NodeIdentity>) -> Result<Sandbox, WorkerError> {
+    let manager_port = identity.and_then(|identity| identity.about.manager.port_or_known_default());
+    let sandbox = Sandbox::new(manager_port);
+    let enforced = sandbox.enter()?;
+    match enforced.missing().as_slice() {
+        [] => tracing::debug!(%enforced, "confined"),
+        missing => tracing::warn!(%enforced, ?missing, "this kernel confines a worker in part only"),
+    }
+    Ok(sandbox)
+}
+
+fn refuse(begin: &Begin, ledger: &Ledger) -> Result<Standby, WorkerError> {
+    let mounts = begin.mounts.iter().enumerate();
+    let refusals = mounts.map(|(place, mount)| PreparedRefusal::new(mount.agreement, ledger.handles(place)));
+    Ok(Standby::Refuse(refusals.collect::<Result<_, _>>().map_err(WorkerError::Start)?))
 }
 
 /// Learns what the active worker learns, until it is this one's turn. `None` when the holder has

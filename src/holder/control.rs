@@ -13,6 +13,8 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
+use super::socket::beside;
+
 /// How long a caller may take to say what it wants, and to take the answer.
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// How long an upgrade may take: a new worker has ten seconds to become ready.
@@ -63,11 +65,9 @@ pub(crate) struct Upgraded {
     pub(crate) version: String,
 }
 
-/// Where the holder of the node whose status socket is `node` listens: `node.sock` has
-/// `node-holder.sock` beside it.
+/// Where the holder of the node whose status socket is `node` listens.
 pub(crate) fn socket_beside(node: &Path) -> PathBuf {
-    let stem = node.file_stem().unwrap_or_default().to_string_lossy();
-    node.with_file_name(format!("{stem}-holder.sock"))
+    beside(node, "holder.sock")
 }
 
 /// Asks the holder how it does.

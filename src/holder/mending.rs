@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 
 use super::estate::Estate;
 use super::repair::{Plan, Record, Report};
+use super::socket::beside;
 use crate::fuse::device::Device;
 use crate::role::{Role, THIS_PROGRAM};
 
@@ -24,7 +25,7 @@ pub(super) struct Mending {
 impl Mending {
     /// Notes the mounts that have just been made, beside the status socket.
     pub(super) fn new(socket: &Path, estate: &Estate) -> Self {
-        let mut record = Record::load(&file_beside(socket));
+        let mut record = Record::load(&beside(socket, "mounts.json"));
         let alive: BTreeMap<PathBuf, Device> = estate.devices().collect();
         for (path, device) in &alive {
             if let Err(error) = record.add(path, *device) {
@@ -72,12 +73,6 @@ impl Mending {
             tracing::debug!(%error, "the record of mounts stays as it is");
         }
     }
-}
-
-/// `node.sock` has `node-mounts.json` beside it.
-fn file_beside(socket: &Path) -> PathBuf {
-    let stem = socket.file_stem().unwrap_or_default().to_string_lossy();
-    socket.with_file_name(format!("{stem}-mounts.json"))
 }
 
 async fn repair(plan: Plan) -> io::Result<Report> {

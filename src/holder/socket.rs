@@ -8,6 +8,12 @@ use std::path::{Path, PathBuf};
 
 use super::HolderError;
 
+/// What belongs to the node whose status socket is `node`: `node.sock` has `node-holder.sock` beside it.
+pub(super) fn beside(node: &Path, name: &str) -> PathBuf {
+    let stem = node.file_stem().unwrap_or_default().to_string_lossy();
+    node.with_file_name(format!("{stem}-{name}"))
+}
+
 /// A listening socket that is removed when this is dropped.
 pub(super) struct Socket {
     pub(super) listener: UnixListener,

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use secretfs_wire::ServiceName;
-use secretfs_wire::manifest::{Manifest, RawManifest};
+use secretfs_wire::manifest::{Manifest, RawManifest, Rejected};
 use tokio::net::UnixListener;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
@@ -236,11 +236,10 @@ fn count(manifest: &Manifest) -> (usize, usize) {
 
 impl Follower for Node {
     fn manifest(&self, manifest: RawManifest) {
-        let (checked, rejected) = Manifest::check(manifest.clone());
+        let (services, targets, rejected) = self.install(manifest);
         for entry in &rejected {
             tracing::warn!(entry = entry.entry, reason = entry.reason, "left out of the manifest");
         }
-        let (services, targets) = self.install(&manifest, checked);
         {
             let mut shown = self.shown();
             shown.reason = None;
@@ -266,27 +265,29 @@ impl Follower for Node {
         if self.shown().targets > 0 {
             tracing::warn!("the manager shuts this node out; every value is wiped");
         }
-        self.install(&RawManifest::default(), Manifest::default());
+        self.install(RawManifest::default());
     }
 }
 
 impl Node {
-    /// Makes a manifest the one that is served. Tells how many services and targets it has.
-    fn install(&self, raw: &RawManifest, manifest: Manifest) -> (usize, usize) {
+    /// Makes a manifest the one that is served. Tells how many services and targets it has, and what
+    /// had to be left out.
+    fn install(&self, raw: RawManifest) -> (usize, usize, Vec<Rejected>) {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         *last = Sequence(last.0 + 1);
         let outbox = &self.shared.outbox;
         // First to whoever comes after us: then nobody shows anything older once we have shown this.
-        outbox.manifest(*last, raw);
+        outbox.manifest(*last, &raw);
         let announcement = outbox.announcement(*last);
+        let (manifest, rejected) = Manifest::check(raw);
         let manifest = Arc::new(manifest);
         for Mounted { file_system, server, .. } in &self.mounts {
             server.apply(file_system.update(&manifest), announcement.clone());
         }
-        let counted = count(&manifest);
+        let (services, targets) = count(&manifest);
         let mut shown = self.shown();
-        (shown.services, shown.targets) = counted;
-        counted
+        (shown.services, shown.targets) = (services, targets);
+        (services, targets, rejected)
     }
 
     pub(super) fn shown(&self) -> std::sync::MutexGuard<'_, Shown> {

@@ -25,6 +25,14 @@ impl Key {
         }
     }
 
+    /// What to ask for instead, if a manifest has another version of this target.
+    pub(super) fn renewed(&self, manifest: &Manifest) -> Option<ValueRequest> {
+        let details = manifest.target(&self.service, &self.target)?;
+        let (service, target) = (self.service.clone(), self.target.clone());
+        let renewed = || ValueRequest { service, target, details: details.clone() };
+        (details.version_id != self.version).then(renewed)
+    }
+
     /// Whether a manifest grants this version, as the current one.
     pub(super) fn is_granted(&self, manifest: &Manifest) -> bool {
         self.granted_size(manifest).is_some()

@@ -11,8 +11,8 @@ mod tests;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
+use futures::{FutureExt, StreamExt as _};
 use secretfs_wire::manifest::Manifest;
 use secretfs_wire::{SecretBytes, VersionId};
 use tokio::runtime::Handle;
@@ -32,6 +32,9 @@ pub(crate) const DEFAULT_CAPACITY: usize = 64 << 20;
 /// How many bytes more than that an arena has at the least: for values that only open files still
 /// hold, and for those that are on their way.
 const SPARE: usize = 16 << 20;
+
+/// How many values are fetched ahead at once: enough to be soon done, and far from a storm.
+const AHEAD_AT_ONCE: usize = 4;
 
 /// The fetched values of a node, by service, target and version.
 ///
@@ -73,14 +76,14 @@ impl ValueCache {
         capacity: usize,
         arena: Arc<Arena>,
         runtime: Handle,
-    ) -> Self {
+    ) -> Arc<Self> {
         let state = State {
             shelf: Shelf::new(capacity),
             flights: HashMap::new(),
             granted: Arc::default(),
             counters: Counters::default(),
         };
-        Self { source, arena, runtime, shared: Arc::new(Mutex::new(state)) }
+        Arc::new(Self { source, arena, runtime, shared: Arc::new(Mutex::new(state)) })
     }
 
     /// The value, if it is here.
@@ -115,8 +118,14 @@ impl ValueCache {
             return Ok(value);
         }
         state.counters.misses += 1;
-        let flight = state.flights.entry(key.clone()).or_insert_with(|| self.launch(key, request));
-        Err(flight.clone())
+        Err(self.fly(&mut state, request))
+    }
+
+    /// The flight that brings a value, a new one if there is none.
+    fn fly(&self, state: &mut State, request: ValueRequest) -> Flight {
+        let key = Key::of(&request);
+        let launch = || self.launch(key.clone(), request);
+        state.flights.entry(key.clone()).or_insert_with(launch).clone()
     }
 
     /// A task of its own, so that it lands even when all who waited have gone. It cannot land before
@@ -139,14 +148,28 @@ impl ValueCache {
     }
 
     /// Drops what this manifest does not grant or no longer names as current, and from now on keeps
-    /// only what it does.
-    pub(crate) fn retain(&self, granted: &Arc<Manifest>) {
+    /// only what it does. Of what was kept and has a new version, that is fetched ahead of its first
+    /// reader.
+    pub(crate) fn retain(self: &Arc<Self>, granted: &Arc<Manifest>) {
         let mut state = lock(&self.shared);
         state.granted = granted.clone();
         let dropped = state.shelf.retain(|key| key.is_granted(granted));
         // Wiping is nothing to keep readers waiting for.
         drop(state);
+        let renewed: Vec<_> = dropped.iter().filter_map(|(key, _)| key.renewed(granted)).collect();
         drop(dropped);
+        if !renewed.is_empty() {
+            self.runtime.spawn(Arc::clone(self).fetch_ahead(renewed));
+        }
+    }
+
+    async fn fetch_ahead(self: Arc<Self>, requests: Vec<ValueRequest>) {
+        let fetches = futures::stream::iter(requests).for_each_concurrent(AHEAD_AT_ONCE, |request| {
+            let flight = self.fly(&mut lock(&self.shared), request);
+            // If it fails, the next open asks again and says why.
+            flight.map(drop)
+        });
+        fetches.await;
     }
 
     /// Takes over values that a former worker left in the arena, as far as the last manifest grants

@@ -43,11 +43,11 @@ impl Shelf {
     }
 
     /// Keeps only what is wanted. Returns the rest.
-    pub(super) fn retain(&mut self, wanted: impl Fn(&Key) -> bool) -> Vec<Arc<Value>> {
+    pub(super) fn retain(&mut self, wanted: impl Fn(&Key) -> bool) -> Vec<(Key, Arc<Value>)> {
         let unwanted: Vec<Key> =
             self.values.iter().map(|(key, _)| key).filter(|key| !wanted(key)).cloned().collect();
-        let gone: Vec<_> = unwanted.iter().filter_map(|key| self.values.pop(key)).collect();
-        self.bytes -= gone.iter().map(|value| value.len()).sum::<usize>();
+        let gone: Vec<_> = unwanted.iter().filter_map(|key| self.values.pop_entry(key)).collect();
+        self.bytes -= gone.iter().map(|(_, value)| value.len()).sum::<usize>();
         gone
     }
 

@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use futures::FutureExt;
 use secretfs_wire::VersionId;
-use secretfs_wire::manifest::Manifest;
+use secretfs_wire::manifest::{Manifest, Target};
 use tokio::runtime::Handle;
 
 use super::{Key, Value, ValueCache};
@@ -13,7 +13,7 @@ use crate::source::{SourceError, ValueRequest};
 
 const CAPACITY: usize = 100;
 
-fn cache(source: &Arc<TestSource>) -> ValueCache {
+fn cache(source: &Arc<TestSource>) -> Arc<ValueCache> {
     ValueCache::new(source.clone(), CAPACITY, arena(1000), Handle::current())
 }
 
@@ -151,6 +151,34 @@ async fn what_is_not_granted_any_more_is_wiped() {
     cache.retain(&grant(&source, &[(2, 20)]));
     assert!(watch.upgrade().is_none(), "somebody still holds the cleartext");
     assert_eq!((cache.status().bytes, cache.status().entries), (20, 1));
+}
+
+#[tokio::test]
+async fn what_was_kept_is_fetched_ahead_in_its_new_version_and_nothing_else_is() {
+    let source = TestSource::new();
+    let cache = cache(&source);
+    let named = |details: [Target; 2]| {
+        let [used, unused] = details;
+        Arc::new(manifest([("web", "used", used), ("web", "unused", unused)]))
+    };
+    let ask = |details| ValueRequest {
+        service: "web".parse().expect("a name"),
+        target: "used".parse().expect("a name"),
+        details,
+    };
+    for id in 1..=4 {
+        source.put(version(id), Ok(&[id as u8; 10]));
+    }
+    cache.retain(&named([target(1, 10), target(2, 10)]));
+    cache.get(ask(target(1, 10))).await.expect("a value");
+    cache.retain(&named([target(3, 10), target(4, 10)]));
+    source.wait_for_asked(2).await;
+    assert_eq!(source.asked()[1], ask(target(3, 10)));
+    // Joins the flight, or finds what it brought: either way nobody asks once more.
+    assert_eq!(read(&cache.get(ask(target(3, 10))).await.expect("a value")), [3; 10]);
+    cache.retain(&named([target(3, 10), target(4, 10)]));
+    assert!(cache.get_ready(&ask(target(3, 10))).is_some());
+    assert_eq!(source.asked().len(), 2);
 }
 
 #[tokio::test]

@@ -1,5 +1,5 @@
 use clap::{Args, Subcommand};
-use secretfs_wire::api::{Rollback, SecretDetails};
+use secretfs_wire::api::{Rollback, Rotated, SecretDetails};
 use secretfs_wire::{Labels, SecretName};
 
 use super::config::ConfigFile;
@@ -68,12 +68,12 @@ pub(super) async fn run(command: SecretCommand, global: &Global, file: ConfigFil
             output::one(global, &created, created.name.as_str())?;
         }
         SecretCommand::Rotate { name, value } => {
-            let secret = environment.rotate_secret(&name, value.read().await?).await?;
-            output::one(global, &secret, &format!("{} version {}", secret.name, secret.current))?;
+            let rotated = environment.rotate_secret(&name, value.read().await?).await?;
+            output::one(global, &rotated, &describe_rotated(&rotated))?;
         }
         SecretCommand::Rollback { name, to } => {
-            let secret = environment.roll_back_secret(&name, &Rollback { to }).await?;
-            output::one(global, &secret, &format!("{} version {}", secret.name, secret.current))?;
+            let rotated = environment.roll_back_secret(&name, &Rollback { to }).await?;
+            output::one(global, &rotated, &describe_rotated(&rotated))?;
         }
         SecretCommand::Ls => {
             let secrets = environment.secrets().await?;
@@ -98,6 +98,11 @@ pub(super) async fn run(command: SecretCommand, global: &Global, file: ConfigFil
         }
     }
     Ok(())
+}
+
+fn describe_rotated(Rotated { secret, changed }: &Rotated) -> String {
+    let unchanged = if *changed { "" } else { " (unchanged)" };
+    format!("{} version {}{unchanged}", secret.name, secret.current)
 }
 
 fn describe(details: &SecretDetails) -> String {

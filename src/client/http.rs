@@ -59,9 +59,9 @@ impl Http {
         self.client.request(method, self.url(path)).timeout(self.timeout)
     }
 
-    /// GETs a stream that has no end: only the wait for its beginning is bounded here.
-    pub(super) async fn stream(&self, path: &[&str]) -> Result<Response, ClientError> {
-        let request = self.client.get(self.url(path));
+    /// Asks for a stream that has no end: only the wait for its beginning is bounded here.
+    pub(super) async fn stream(&self, path: &[&str], body: &impl Serialize) -> Result<Response, ClientError> {
+        let request = self.client.post(self.url(path)).json(body);
         tokio::time::timeout(self.timeout, success(request))
             .await
             .map_err(|_| ClientError::Unreachable { reason: "no answer in time".to_owned() })?

@@ -8,9 +8,8 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use reqwest::Method;
 use rustls::pki_types::CertificateDer;
 use secretfs_wire::JoinToken;
-use secretfs_wire::api::{
-    EnvelopeRequest, JoinRequest, Joined, RenewRequest, Renewed, Session, StreamMessage,
-};
+use secretfs_wire::api::{EnvelopeRequest, JoinRequest, Joined, RenewRequest, Renewed, Session};
+use secretfs_wire::stream::{Follow, StreamMessage};
 use tokio_util::codec::{FramedRead, LinesCodec};
 use tokio_util::io::StreamReader;
 use url::Url;
@@ -64,9 +63,9 @@ impl NodeClient {
         self.http.send(Method::POST, &["v1", "node", "renew"], request).await
     }
 
-    /// Opens the change stream.
-    pub(crate) async fn follow(&self) -> Result<ChangeStream, ClientError> {
-        let response = self.http.stream(&["v1", "node", "manifest"]).await?;
+    /// Opens the change stream, which begins with what differs from what the node has.
+    pub(crate) async fn follow(&self, follow: &Follow) -> Result<ChangeStream, ClientError> {
+        let response = self.http.stream(&["v1", "node", "changes"], follow).await?;
         let body = StreamReader::new(response.bytes_stream().map_err(std::io::Error::other));
         let lines = FramedRead::new(body, LinesCodec::new_with_max_length(LINE_MAX_BYTES));
         let messages = lines.map(|line| {

@@ -6,9 +6,10 @@ use bytes::Bytes;
 use reqwest::Method;
 use secretfs_wire::api::{
     Assignment, Attach, Attachment, ChangeLabels, CreateEnvironment, CreateToken, CreatedToken, Environment,
-    Node, Rollback, Secret, SecretDetails, Service, ServiceDetails, Token,
+    Node, Rollback, Rotated, Secret, SecretDetails, Service, ServiceDetails, Token,
 };
 use secretfs_wire::{EnvironmentName, Labels, NodeName, SecretBytes, SecretName, ServiceName, TargetName};
+use serde::de::DeserializeOwned;
 use url::Url;
 
 use super::http::{Http, json, with_value};
@@ -102,7 +103,7 @@ impl EnvironmentClient<'_> {
         &self,
         name: &SecretName,
         value: NewValue,
-    ) -> Result<Secret, ClientError> {
+    ) -> Result<Rotated, ClientError> {
         self.send_value(&self.path(["secrets", name.as_str(), "versions"]), &[], value).await
     }
 
@@ -111,7 +112,7 @@ impl EnvironmentClient<'_> {
         &self,
         name: &SecretName,
         request: &Rollback,
-    ) -> Result<Secret, ClientError> {
+    ) -> Result<Rotated, ClientError> {
         self.http.send(Method::POST, &self.path(["secrets", name.as_str(), "rollback"]), request).await
     }
 
@@ -226,12 +227,12 @@ impl EnvironmentClient<'_> {
         self.http.get(&self.path(["tokens"])).await
     }
 
-    async fn send_value(
+    async fn send_value<T: DeserializeOwned>(
         &self,
         path: &[&str],
         query: &[(&str, &str)],
         value: NewValue,
-    ) -> Result<Secret, ClientError> {
+    ) -> Result<T, ClientError> {
         let request = self.http.request(Method::POST, path).query(query);
         json(match value {
             NewValue::Generated(length) => request.query(&[("generate", length)]),

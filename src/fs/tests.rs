@@ -26,7 +26,7 @@ struct Rig {
 impl Rig {
     fn new(max_stale: Duration, deadline: Duration) -> Self {
         let source = TestSource::new();
-        let cache = Arc::new(ValueCache::new(source.clone(), 1 << 20, arena(8 << 20), Runtime::current()));
+        let cache = ValueCache::new(source.clone(), 1 << 20, arena(8 << 20), Runtime::current());
         let freshness = Arc::new(freshness(max_stale));
         let key = InodeKey::for_node(NodeId::from_u64(1).expect("an id"));
         let layout = Layout::OneService("web".parse().expect("a name"));

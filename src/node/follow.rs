@@ -6,8 +6,8 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use futures::StreamExt as _;
-use secretfs_wire::api::{ErrorCode, StreamMessage};
-use secretfs_wire::manifest::RawManifest;
+use secretfs_wire::api::ErrorCode;
+use secretfs_wire::stream::{Cursor, Follow, OutOfOrder, StreamMessage};
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
@@ -22,8 +22,10 @@ const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
 /// What following tells the node.
 pub(super) trait Follower: Send + Sync {
-    /// The stream is up and this is the manifest.
-    fn manifest(&self, manifest: RawManifest);
+    /// A stream begins: what the manager is to be told.
+    fn begin(&self) -> (Follow, Cursor);
+    /// The stream is up and this came. An error gives the stream up.
+    fn receive(&self, cursor: &mut Cursor, message: StreamMessage) -> Result<(), OutOfOrder>;
     /// The stream is down.
     fn disconnected(&self, reason: &str);
     /// The manager does not know this node, or not any more: what it was given is to be forgotten.
@@ -63,7 +65,8 @@ async fn follow_once(
     renewed: &Notify,
     follower: &dyn Follower,
 ) -> (ClientError, bool) {
-    let mut stream = match client.load_full().follow().await {
+    let (follow, mut cursor) = follower.begin();
+    let mut stream = match client.load_full().follow(&follow).await {
         Ok(stream) => stream,
         Err(error) => return (error, false),
     };
@@ -72,19 +75,22 @@ async fn follow_once(
         let message = tokio::select! {
             message = timeout(SILENCE, stream.next()) => message,
             () = renewed.notified() => {
-                // The old stream goes on being the node's until the new one is there.
-                if let Ok(new) = client.load_full().follow().await {
-                    stream = new;
+                // The old stream goes on being the node's until the new one is there, and is not
+                // heard meanwhile: the new one begins with what the node has now.
+                let (follow, place) = follower.begin();
+                if let Ok(new) = client.load_full().follow(&follow).await {
+                    (stream, cursor) = (new, place);
                 }
                 continue;
             }
         };
         match message {
-            Ok(Some(Ok(StreamMessage::Manifest(manifest)))) => {
+            Ok(Some(Ok(message))) => {
                 was_up = true;
-                follower.manifest(manifest);
+                if let Err(error) = follower.receive(&mut cursor, message) {
+                    return (unreachable(&error.to_string()), was_up);
+                }
             }
-            Ok(Some(Ok(StreamMessage::Heartbeat))) => {}
             Ok(Some(Err(error))) => return (error, was_up),
             Ok(None) => return (unreachable("the manager ended the change stream"), was_up),
             Err(_) => return (unreachable("the manager was silent for 15 s"), was_up),

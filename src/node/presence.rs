@@ -1,10 +1,11 @@
 //! What a node presents, and how its parts are joined: one manifest, one cache, any number of mounts.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
 use secretfs_wire::ServiceName;
-use secretfs_wire::manifest::{Manifest, RawManifest, Rejected};
+use secretfs_wire::manifest::{Manifest, RawManifest};
+use secretfs_wire::stream::{Cursor, Follow, OutOfOrder, Received, Replica, StreamMessage};
 use tokio::net::UnixListener;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
@@ -13,7 +14,7 @@ use super::follow::{Follower, follow};
 use super::identity::{About, NodeIdentity, certificate_end};
 use super::renewal::keep_certificate;
 use super::source::ManagerSource;
-use super::status::{self, MountStatus, NodeStatus, RejectedEntry, Shown, Trouble};
+use super::status::{self, MountStatus, NodeStatus, Shown, Trouble};
 use crate::cache::{Arena, LeftBehind, ValueCache};
 use crate::client::{ClientError, NodeClient};
 use crate::fs::{Change, FileSystem, Freshness, InodeKey, Layout};
@@ -56,8 +57,8 @@ pub(crate) struct Prepared {
     client: Arc<ArcSwap<NodeClient>>,
     source: Arc<ManagerSource>,
     received: Sequence,
-    services: usize,
-    targets: usize,
+    replica: Replica,
+    shown: Shown,
 }
 
 struct PreparedMount {
@@ -85,8 +86,13 @@ pub(crate) struct Node {
     activation: Activation,
     /// What `node status` shows beside the rest. Never held across an await.
     shown: Mutex<Shown>,
-    /// The place of the last manifest. Held while one is installed: one at a time.
-    last: Mutex<Sequence>,
+    last: Mutex<Last>,
+}
+
+/// The last manifest. Locked while one is installed: one at a time.
+struct Last {
+    sequence: Sequence,
+    replica: Replica,
 }
 
 struct Mounted {
@@ -112,8 +118,7 @@ impl Prepared {
         let client = Arc::new(ArcSwap::from_pointee(client));
         let (environment, name) = (about.environment.clone(), about.name.clone());
         let source = Arc::new(ManagerSource::new(environment, name, envelope_key, client.clone()));
-        let cache =
-            Arc::new(ValueCache::new(source.clone(), config.cache_bytes, arena.clone(), runtime.clone()));
+        let cache = ValueCache::new(source.clone(), config.cache_bytes, arena.clone(), runtime.clone());
         let freshness = Arc::new(Freshness::over(ledger.outage(), config.max_stale));
         let mut prepared = Vec::new();
         for (place, mount) in mounts.into_iter().enumerate() {
@@ -140,15 +145,17 @@ impl Prepared {
             client,
             source,
             received: Sequence::default(),
-            services: 0,
-            targets: 0,
+            replica: Replica::default(),
+            shown: Shown::default(),
         })
     }
 
     /// Learns of a manifest that the active worker got.
     pub(crate) fn learn(&mut self, sequence: Sequence, manifest: RawManifest) {
-        let manifest = Arc::new(Manifest::check(manifest).0);
-        (self.services, self.targets) = count(&manifest);
+        self.replica = Replica::new(manifest.clone());
+        let (manifest, rejected) = Manifest::check(manifest);
+        let manifest = Arc::new(manifest);
+        self.shown.set(&manifest, rejected);
         for mount in &mut self.mounts {
             mount.unannounced.push((sequence, mount.file_system.update(&manifest)));
         }
@@ -171,7 +178,7 @@ impl Prepared {
         connections: &[Connection],
         activation: Activation,
     ) -> Result<Active, PrepareError> {
-        let Self { shared, mounts, received, services, targets, .. } = self;
+        let Self { shared, mounts, received, replica, shown, .. } = self;
         shared.freshness.begin();
         let left_behind = LeftBehind::in_arena(&shared.arena);
         for mount in &mounts {
@@ -190,13 +197,13 @@ impl Prepared {
             serving.push(Mounted { path, service, file_system, server });
         }
         let certificate_expires = certificate_end(&self.certificate);
-        let shown = Shown { certificate_expires, services, targets, ..Shown::default() };
+        let shown = Shown { certificate_expires, ..shown };
         let node = Arc::new(Node {
             shared,
             mounts: serving,
             activation,
             shown: Mutex::new(shown),
-            last: Mutex::new(received),
+            last: Mutex::new(Last { sequence: received, replica }),
         });
         Ok(Active { node, client: self.client, source: self.source, ca: self.credentials_ca })
     }
@@ -229,27 +236,20 @@ impl Active {
     }
 }
 
-/// How many services and targets a manifest has.
-fn count(manifest: &Manifest) -> (usize, usize) {
-    (manifest.services.len(), manifest.services.values().map(|targets| targets.len()).sum())
-}
-
 impl Follower for Node {
-    fn manifest(&self, manifest: RawManifest) {
-        let (services, targets, rejected) = self.install(manifest);
-        for entry in &rejected {
-            tracing::warn!(entry = entry.entry, reason = entry.reason, "left out of the manifest");
+    fn begin(&self) -> (Follow, Cursor) {
+        self.last().replica.begin()
+    }
+
+    fn receive(&self, cursor: &mut Cursor, message: StreamMessage) -> Result<(), OutOfOrder> {
+        let mut last = self.last();
+        if last.replica.receive(cursor, message)? == Received::Changed {
+            self.install(&mut last);
         }
-        {
-            let mut shown = self.shown();
-            shown.reason = None;
-            shown.rejected = rejected
-                .into_iter()
-                .map(|rejected| RejectedEntry { entry: rejected.entry, reason: rejected.reason })
-                .collect();
-        }
-        tracing::info!(services, targets, "manifest");
+        self.shown().reason = None;
+        // Only now: what is current is in place.
         self.shared.freshness.connected();
+        Ok(())
     }
 
     fn disconnected(&self, reason: &str) {
@@ -262,35 +262,42 @@ impl Follower for Node {
     }
 
     fn shut_out(&self) {
-        if self.shown().targets > 0 {
+        let mut last = self.last();
+        if last.replica.clear() == Received::Changed {
             tracing::warn!("the manager shuts this node out; every value is wiped");
+            self.install(&mut last);
         }
-        self.install(RawManifest::default());
     }
 }
 
 impl Node {
-    /// Makes a manifest the one that is served. Tells how many services and targets it has, and what
-    /// had to be left out.
-    fn install(&self, raw: RawManifest) -> (usize, usize, Vec<Rejected>) {
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        *last = Sequence(last.0 + 1);
+    /// Makes the last manifest the one that is served.
+    fn install(&self, last: &mut Last) {
+        let raw = last.replica.manifest();
+        last.sequence = Sequence(last.sequence.0 + 1);
         let outbox = &self.shared.outbox;
         // First to whoever comes after us: then nobody shows anything older once we have shown this.
-        outbox.manifest(*last, &raw);
-        let announcement = outbox.announcement(*last);
+        outbox.manifest(last.sequence, &raw);
+        let announcement = outbox.announcement(last.sequence);
         let (manifest, rejected) = Manifest::check(raw);
         let manifest = Arc::new(manifest);
         for Mounted { file_system, server, .. } in &self.mounts {
             server.apply(file_system.update(&manifest), announcement.clone());
         }
-        let (services, targets) = count(&manifest);
+        for entry in &rejected {
+            tracing::warn!(entry = entry.entry, reason = entry.reason, "left out of the manifest");
+        }
         let mut shown = self.shown();
-        (shown.services, shown.targets) = (services, targets);
-        (services, targets, rejected)
+        shown.set(&manifest, rejected);
+        tracing::info!(shown.services, shown.targets, "manifest");
     }
 
-    pub(super) fn shown(&self) -> std::sync::MutexGuard<'_, Shown> {
+    fn last(&self) -> MutexGuard<'_, Last> {
+        // As for `shown`.
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn shown(&self) -> MutexGuard<'_, Shown> {
         // Nothing in here is left half done by a panic, and a panic ends the process anyway.
         self.shown.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use secretfs_wire::manifest::{Manifest, Rejected};
 use secretfs_wire::{EnvironmentName, NodeId, NodeName, ServiceName};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -104,6 +105,16 @@ pub(super) struct Shown {
     pub(super) services: usize,
     pub(super) targets: usize,
     pub(super) rejected: Vec<RejectedEntry>,
+}
+
+impl Shown {
+    /// Another manifest is served.
+    pub(super) fn set(&mut self, manifest: &Manifest, rejected: Vec<Rejected>) {
+        self.services = manifest.services.len();
+        self.targets = manifest.services.values().map(|targets| targets.len()).sum();
+        let entry = |Rejected { entry, reason }| RejectedEntry { entry, reason };
+        self.rejected = rejected.into_iter().map(entry).collect();
+    }
 }
 
 /// Tells everybody who connects, one after the other, for ever.

@@ -27,7 +27,7 @@ trials! {
 }
 
 const NODE_CALLS: [(&str, &str); 4] = [
-    ("GET", "/v1/node/manifest"),
+    ("POST", "/v1/node/changes"),
     ("POST", "/v1/node/session"),
     ("POST", "/v1/node/envelopes"),
     ("POST", "/v1/node/renew"),

@@ -54,7 +54,7 @@ fn table() -> Vec<(Access, Routes)> {
         (Operator, routes!(nodes::tokens, nodes::create_token)),
         (Join, routes!(node::join)),
         (Node, routes!(node::session)),
-        (Node, routes!(node::manifest)),
+        (Node, routes!(node::changes)),
         (Node, routes!(node::envelope)),
         (Node, routes!(node::renew)),
     ]

@@ -7,14 +7,13 @@ use axum::Json as Answer;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use bytes::{BufMut as _, Bytes, BytesMut};
 use futures::StreamExt as _;
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
 use secretfs_wire::api::{
     EnvelopeRequest, JSON_LINES, JoinRequest, Joined, OCTET_STREAM, RenewRequest, Renewed, Session,
-    StreamMessage,
 };
+use secretfs_wire::stream::{Follow, StreamMessage};
 
 use super::body::Json;
 use super::extract::Caller;
@@ -38,15 +37,15 @@ pub(super) async fn session(
     app.open_session(&node).await.map(Answer)
 }
 
-#[utoipa::path(get, path = "/v1/node/manifest",
+#[utoipa::path(post, path = "/v1/node/changes", request_body = Follow,
     responses((status = 200, body = StreamMessage, content_type = "application/jsonl")))]
-pub(super) async fn manifest(
+pub(super) async fn changes(
     State(app): State<Arc<App>>,
     Caller { node, certificate }: Caller,
+    Json(follow): Json<Follow>,
 ) -> Result<Response, Error> {
-    let messages = app.follow(node, certificate.not_after).await?;
-    let lines = messages.map(|message| Ok::<_, Infallible>(line(&message)));
-    Ok(([(CONTENT_TYPE, JSON_LINES)], Body::from_stream(lines)).into_response())
+    let lines = app.follow(node, certificate.not_after, &follow).await?;
+    Ok(([(CONTENT_TYPE, JSON_LINES)], Body::from_stream(lines.map(Ok::<_, Infallible>))).into_response())
 }
 
 #[utoipa::path(post, path = "/v1/node/envelopes", request_body = EnvelopeRequest,
@@ -68,14 +67,4 @@ pub(super) async fn renew(
     Json(asked): Json<RenewRequest>,
 ) -> Result<Answer<Renewed>, Error> {
     app.renew(&node, &asked).await.map(Answer)
-}
-
-/// One message and its line feed.
-#[allow(clippy::expect_used, reason = "a message is plain data, and memory does not refuse bytes")]
-fn line(message: &StreamMessage) -> Bytes {
-    let mut line = BytesMut::new().writer();
-    serde_json::to_writer(&mut line, message).expect("a message serializes");
-    let mut line = line.into_inner();
-    line.put_u8(b'\n');
-    line.freeze()
 }

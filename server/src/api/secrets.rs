@@ -4,7 +4,7 @@ use axum::Json as Answer;
 use axum::extract::State;
 use http::StatusCode;
 use secretfs_wire::SecretBytes;
-use secretfs_wire::api::{Rollback, Secret, SecretDetails};
+use secretfs_wire::api::{Rollback, Rotated, Secret, SecretDetails};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
@@ -80,25 +80,26 @@ pub(super) async fn remove(
 
 #[utoipa::path(post, path = "/v1/environments/{environment}/secrets/{secret}/versions",
     params(OfSecret, Rotation), request_body(content = [u8], content_type = "application/octet-stream"),
-    responses((status = 201, body = Secret)))]
+    responses((status = 201, body = Rotated), (status = 200, body = Rotated)))]
 pub(super) async fn rotate(
     State(app): State<Arc<App>>,
     Path(at): Path<OfSecret>,
     Query(query): Query<Rotation>,
     Value(value): Value,
-) -> Result<(StatusCode, Answer<Secret>), Error> {
+) -> Result<(StatusCode, Answer<Rotated>), Error> {
     let value = new_value(value, query.generate)?;
-    let secret = app.rotate_secret(&at.environment, &at.secret, value).await?;
-    Ok((StatusCode::CREATED, Answer(secret)))
+    let rotated = app.rotate_secret(&at.environment, &at.secret, value).await?;
+    let status = if rotated.changed { StatusCode::CREATED } else { StatusCode::OK };
+    Ok((status, Answer(rotated)))
 }
 
 #[utoipa::path(post, path = "/v1/environments/{environment}/secrets/{secret}/rollback",
-    params(OfSecret), request_body = Rollback, responses((status = 200, body = Secret)))]
+    params(OfSecret), request_body = Rollback, responses((status = 200, body = Rotated)))]
 pub(super) async fn roll_back(
     State(app): State<Arc<App>>,
     Path(at): Path<OfSecret>,
     Json(asked): Json<Rollback>,
-) -> Result<Answer<Secret>, Error> {
+) -> Result<Answer<Rotated>, Error> {
     app.roll_back_secret(&at.environment, &at.secret, asked).await.map(Answer)
 }
 

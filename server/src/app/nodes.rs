@@ -24,7 +24,7 @@ impl App {
         name: &NodeName,
     ) -> Result<Node, Error> {
         let node = self.store.approve(environment, name).await?;
-        self.changes.announce(environment);
+        self.presence.touch(node.id);
         Ok(self.node_view(node))
     }
 
@@ -35,7 +35,7 @@ impl App {
     ) -> Result<Node, Error> {
         let node = self.store.revoke(environment, name).await?;
         self.sessions.close_all(node.id);
-        self.changes.announce(environment);
+        self.presence.touch(node.id);
         Ok(self.node_view(node))
     }
 
@@ -46,7 +46,7 @@ impl App {
     ) -> Result<(), Error> {
         let id = self.store.remove_node(environment, name).await?;
         self.sessions.close_all(id);
-        self.changes.announce(environment);
+        self.presence.touch(id);
         Ok(())
     }
 
@@ -57,7 +57,7 @@ impl App {
         change: &ChangeLabels,
     ) -> Result<Node, Error> {
         let node = self.store.change_labels(environment, name, change).await?;
-        self.changes.announce(environment);
+        self.presence.touch(node.id);
         Ok(self.node_view(node))
     }
 

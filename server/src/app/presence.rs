@@ -1,14 +1,14 @@
 //! Which nodes have their change stream up at this manager.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use secretfs_wire::NodeId;
+use tokio::sync::watch;
 
-type Streams = Arc<Mutex<HashMap<NodeId, usize>>>;
+type Streams = Arc<Mutex<HashMap<NodeId, watch::Sender<()>>>>;
 
-/// Counts open streams per node.
+/// Nodes with open streams, and word to these when something about the node itself changes.
 #[derive(Default)]
 pub(super) struct Presence {
     /// Never held across an await.
@@ -19,12 +19,22 @@ pub(super) struct Presence {
 pub(super) struct Present {
     node: NodeId,
     streams: Streams,
+    touched: watch::Receiver<()>,
 }
 
 impl Presence {
     pub(super) fn enter(&self, node: NodeId) -> Present {
-        *self.streams.lock().unwrap_or_else(PoisonError::into_inner).entry(node).or_default() += 1;
-        Present { node, streams: Arc::clone(&self.streams) }
+        let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
+        let touched = streams.entry(node).or_insert_with(|| watch::Sender::new(())).subscribe();
+        drop(streams);
+        Present { node, streams: Arc::clone(&self.streams), touched }
+    }
+
+    /// Says that a node's state or labels are not what they were. To be called after the commit.
+    pub(super) fn touch(&self, node: NodeId) {
+        if let Some(streams) = self.streams.lock().unwrap_or_else(PoisonError::into_inner).get(&node) {
+            streams.send_replace(());
+        }
     }
 
     pub(super) fn is_connected(&self, node: NodeId) -> bool {
@@ -37,14 +47,22 @@ impl Presence {
     }
 }
 
+impl Present {
+    /// Waits until the node is touched.
+    pub(super) async fn touched(&mut self) {
+        // The sender stays as long as there is a stream.
+        if self.touched.changed().await.is_err() {
+            std::future::pending().await
+        }
+    }
+}
+
 impl Drop for Present {
     fn drop(&mut self) {
         let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Entry::Occupied(mut count) = streams.entry(self.node) {
-            *count.get_mut() -= 1;
-            if *count.get() == 0 {
-                count.remove();
-            }
+        // This one counts as long as it has not been dropped itself.
+        if streams.get(&self.node).is_some_and(|streams| streams.receiver_count() == 1) {
+            streams.remove(&self.node);
         }
     }
 }

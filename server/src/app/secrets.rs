@@ -1,4 +1,5 @@
-use secretfs_wire::api::{Rollback, Secret, SecretDetails};
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+use secretfs_wire::api::{Rollback, Rotated, Secret, SecretDetails};
 use secretfs_wire::{EnvironmentName, Labels, SecretBytes, SecretName, VersionId};
 
 use super::generate::{Length, generate};
@@ -40,19 +41,38 @@ impl App {
     }
 
     /// The number is part of what the value is sealed for, so it is read before and checked when the
-    /// version is added. Of two rotations at once, one is refused.
+    /// version is added. Of two rotations at once, one is refused. A value that is current already
+    /// makes no version, and nobody is told.
     pub(crate) async fn rotate_secret(
         &self,
         environment: &EnvironmentName,
         name: &SecretName,
         value: NewValue,
-    ) -> Result<Secret, Error> {
+    ) -> Result<Rotated, Error> {
+        if let NewValue::Given(value) = &value
+            && self.is_current(environment, name, value).await?
+        {
+            let secret = self.store.secret(environment, name).await?.secret;
+            return Ok(Rotated { secret, changed: false });
+        }
         let history = self.store.secret(environment, name).await?.history;
         let newest = history.first().map_or(0, |version| version.version);
         let version = self.seal(environment, name, newest + 1, value).await?;
         let secret = self.store.add_version(environment, name, version).await?;
         self.changes.announce(environment);
-        Ok(secret)
+        Ok(Rotated { secret, changed: true })
+    }
+
+    async fn is_current(
+        &self,
+        environment: &EnvironmentName,
+        secret: &SecretName,
+        value: &SecretBytes,
+    ) -> Result<bool, Error> {
+        let current = self.store.current(environment, secret).await?;
+        let context = VersionContext { environment, secret, number: current.number };
+        let current = keys::open(self.keys.as_ref(), context, &current.sealed).await?;
+        Ok(verify_slices_are_equal(current.expose_secret(), value.expose_secret()).is_ok())
     }
 
     pub(crate) async fn roll_back_secret(
@@ -60,10 +80,12 @@ impl App {
         environment: &EnvironmentName,
         name: &SecretName,
         asked: Rollback,
-    ) -> Result<Secret, Error> {
-        let secret = self.store.make_current(environment, name, asked.to, now()).await?;
-        self.changes.announce(environment);
-        Ok(secret)
+    ) -> Result<Rotated, Error> {
+        let (secret, changed) = self.store.make_current(environment, name, asked.to, now()).await?;
+        if changed {
+            self.changes.announce(environment);
+        }
+        Ok(Rotated { secret, changed })
     }
 
     pub(crate) async fn remove_secret(

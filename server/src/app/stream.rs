@@ -1,70 +1,96 @@
-//! The change stream of one node: its manifest at once, and again whenever it differs.
+//! The change stream of one node: what differs from what it has at once, and again whenever it differs.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::{BufMut as _, Bytes, BytesMut};
 use futures::stream::{self, Stream};
 use jiff::Timestamp;
-use secretfs_wire::api::StreamMessage;
-use secretfs_wire::manifest::RawManifest;
-use tokio::sync::watch;
+use secretfs_wire::Labels;
+use secretfs_wire::stream::Follow;
+use serde::Serialize;
+use serde_json::value::RawValue;
 use tokio::time::{Instant, sleep_until};
 
+use super::changes::{Feed, Place, View};
 use super::presence::Present;
 use super::{App, now};
 use crate::authn::NodeIdentity;
 use crate::error::Error;
+use crate::store::StoreError;
 
 /// A node's place in the changes of its environment.
 struct Follower {
     app: Arc<App>,
     node: NodeIdentity,
-    revision: watch::Receiver<u64>,
-    /// What the node was told last.
-    sent: RawManifest,
+    labels: Labels,
+    feed: Arc<Feed>,
+    place: Place,
+    present: Present,
+    /// The number of the next message.
+    sequence: u64,
+    /// What the node has been told, and the revision of that.
+    told: Arc<View>,
+    revision: u64,
     /// When the node's certificate ends, and with it the stream.
     until: Instant,
     /// Taken by the first message.
-    first: Option<RawManifest>,
-    _present: Present,
+    first: Option<Arc<RawValue>>,
+}
+
+/// A [`StreamMessage`](secretfs_wire::stream::StreamMessage) whose change is written already.
+#[derive(Serialize)]
+struct Message<'a> {
+    sequence: u64,
+    revision: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    change: Option<&'a RawValue>,
 }
 
 impl App {
-    /// Follows what a node may see, until its certificate ends, it is no longer served, or the
-    /// manager stops.
+    /// Follows what a node may see, line by line, until its certificate ends, it is no longer served,
+    /// or the manager stops.
     pub(crate) async fn follow(
         self: &Arc<Self>,
         node: NodeIdentity,
         not_after: Timestamp,
-    ) -> Result<impl Stream<Item = StreamMessage> + Send + use<>, Error> {
-        // Subscribed before the store is read: a change in between is found again, never missed.
-        let revision = self.changes.subscribe(&node.environment);
-        let manifest = self
+        follow: &Follow,
+    ) -> Result<impl Stream<Item = Bytes> + Send + use<>, Error> {
+        // Both before anything is read: a change in between is found again, never missed.
+        let feed = self.changes.feed(&node.environment);
+        let (place, present) = (feed.place(), self.presence.enter(node.id));
+        let labels = self
             .store
-            .manifest(&node.environment, node.id)
+            .node_labels(&node.environment, node.id)
             .await?
             .ok_or(Error::Unauthenticated("this node is no longer served"))?;
+        let snapshot = feed.snapshot(self.store.as_ref()).await?;
+        let told = snapshot.view(&node.name, &labels);
         let left = Duration::try_from(now().duration_until(not_after)).unwrap_or_default();
         let follower = Follower {
-            _present: self.presence.enter(node.id),
             app: Arc::clone(self),
-            revision,
-            sent: manifest.clone(),
-            first: Some(manifest),
+            labels,
+            feed,
+            place,
+            present,
+            sequence: 0,
+            first: Some(told.against(follow)),
+            told,
+            revision: snapshot.revision,
             until: Instant::now() + left,
             node,
         };
         Ok(stream::unfold(follower, |mut follower| async {
-            let message = follower.next().await?;
-            Some((message, follower))
+            let line = follower.next().await?;
+            Some((line, follower))
         }))
     }
 }
 
 impl Follower {
-    async fn next(&mut self) -> Option<StreamMessage> {
-        if let Some(manifest) = self.first.take() {
-            return Some(StreamMessage::Manifest(manifest));
+    async fn next(&mut self) -> Option<Bytes> {
+        if let Some(first) = self.first.take() {
+            return Some(self.line(Some(&first)));
         }
         let heartbeat = Instant::now() + self.app.config.heartbeat_interval;
         loop {
@@ -73,26 +99,46 @@ impl Follower {
                 biased;
                 () = self.app.stopping.cancelled() => return None,
                 () = sleep_until(self.until) => return None,
-                moved = self.revision.changed() => moved.ok()?,
-                () = sleep_until(heartbeat) => return Some(StreamMessage::Heartbeat),
+                () = self.present.touched() => self.labels = self.read_labels().await?,
+                () = self.place.changed() => {}
+                () = sleep_until(heartbeat) => return Some(self.line(None)),
             }
-            let manifest = self.read().await?;
-            if manifest != self.sent {
-                self.sent.clone_from(&manifest);
-                return Some(StreamMessage::Manifest(manifest));
+            if let Some(change) = self.look().await? {
+                return Some(self.line(Some(&change)));
             }
         }
     }
 
-    /// The manifest now; `None` ends the stream, and the node asks again and is told why.
-    async fn read(&self) -> Option<RawManifest> {
-        let node = &self.node;
-        match self.app.store.manifest(&node.environment, node.id).await {
-            Ok(manifest) => manifest,
-            Err(error) => {
-                tracing::error!(%error, environment = %node.environment, node = %node.name, "a change stream ends");
-                None
-            }
-        }
+    /// What has changed for this node. `None` outside ends the stream, and the node asks again.
+    async fn look(&mut self) -> Option<Option<Arc<RawValue>>> {
+        let snapshot = self.feed.snapshot(self.app.store.as_ref()).await;
+        let snapshot = snapshot.map_err(|error| self.ends(&error)).ok()?;
+        let view = snapshot.view(&self.node.name, &self.labels);
+        let change = view.since(&self.told);
+        (self.told, self.revision) = (view, snapshot.revision);
+        Some(change)
+    }
+
+    /// The node's labels now. `None` ends the stream, and the node asks again and is told why.
+    async fn read_labels(&self) -> Option<Labels> {
+        let labels = self.app.store.node_labels(&self.node.environment, self.node.id).await;
+        labels.map_err(|error| self.ends(&error)).ok()?
+    }
+
+    fn ends(&self, error: &StoreError) {
+        let NodeIdentity { environment, name, .. } = &self.node;
+        tracing::error!(%error, %environment, node = %name, "a change stream ends");
+    }
+
+    /// The next message and its line feed.
+    #[allow(clippy::expect_used, reason = "a message is plain data, and memory does not refuse bytes")]
+    fn line(&mut self, change: Option<&RawValue>) -> Bytes {
+        let message = Message { sequence: self.sequence, revision: self.revision, change };
+        self.sequence += 1;
+        let mut line = BytesMut::new().writer();
+        serde_json::to_writer(&mut line, &message).expect("a message serializes");
+        let mut line = line.into_inner();
+        line.put_u8(b'\n');
+        line.freeze()
     }
 }

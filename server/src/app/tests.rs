@@ -3,10 +3,12 @@
 use std::pin::Pin;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::{Stream, StreamExt as _};
 use jiff::{SignedDuration, Timestamp};
-use secretfs_wire::api::{Assignment, Attach, ChangeLabels, StreamMessage};
+use secretfs_wire::api::{Assignment, Attach, ChangeLabels};
 use secretfs_wire::manifest::RawManifest;
+use secretfs_wire::stream::{Cursor, Received, Replica, StreamMessage};
 use secretfs_wire::{Ownership, SecretBytes};
 use tokio::time::timeout;
 
@@ -17,11 +19,13 @@ use crate::testing::TestManager;
 /// Far more than anything here takes.
 const DEADLINE: Duration = Duration::from_secs(10);
 
-type Messages = Pin<Box<dyn Stream<Item = StreamMessage> + Send>>;
+type Messages = Pin<Box<dyn Stream<Item = Bytes> + Send>>;
 
 struct Scene {
     manager: TestManager,
     node: NodeIdentity,
+    replica: Replica,
+    cursor: Cursor,
     messages: Messages,
 }
 
@@ -40,30 +44,37 @@ impl Scene {
         let web = "web".parse().expect("a name");
         app.attach(prod, &web, attach("db")).await.expect("attached");
         app.assign(prod, &web, &Assignment::Node(node.name.clone())).await.expect("assigned");
-        let messages = follow(&manager, &node, 60).await;
-        let mut scene = Self { manager, node, messages };
-        let first = scene.next().await.expect("the manifest comes at once");
-        assert!(matches!(first, StreamMessage::Manifest(manifest) if manifest.services.len() == 1));
+        let replica = Replica::default();
+        let (messages, cursor) = follow(&manager, &node, &replica, 60).await;
+        let mut scene = Self { manager, node, replica, cursor, messages };
+        assert_eq!(scene.receive().await, Some(Received::Changed), "the manifest comes at once");
+        assert_eq!(scene.replica.manifest().services.len(), 1);
         scene
     }
 
     async fn next(&mut self) -> Option<StreamMessage> {
-        timeout(DEADLINE, self.messages.next()).await.expect("in time")
+        let line = timeout(DEADLINE, self.messages.next()).await.expect("in time")?;
+        Some(serde_json::from_slice(&line).expect("a message"))
     }
 
-    /// Exactly one manifest, and then silence.
+    async fn receive(&mut self) -> Option<Received> {
+        let message = self.next().await?;
+        Some(self.replica.receive(&mut self.cursor, message).expect("the next message"))
+    }
+
+    /// Exactly one change, and then silence.
     async fn expect_manifest(&mut self, what: &str) -> RawManifest {
-        let Some(StreamMessage::Manifest(manifest)) = self.next().await else {
-            panic!("{what}: no manifest")
-        };
+        assert_eq!(self.receive().await, Some(Received::Changed), "{what}");
         self.expect_silence(what).await;
-        manifest
+        self.replica.manifest()
     }
 
     /// A stream looks at changes before it looks at the clock, so a heartbeat says that there is none.
     async fn expect_silence(&mut self, what: &str) {
         let next = self.next().await;
-        assert!(matches!(next, Some(StreamMessage::Heartbeat)), "{what}: {next:?}");
+        assert!(matches!(&next, Some(StreamMessage { change: None, .. })), "{what}: {next:?}");
+        let received = self.replica.receive(&mut self.cursor, next.expect("a message"));
+        assert_eq!(received, Ok(Received::Unchanged));
     }
 }
 
@@ -71,9 +82,16 @@ fn attach(secret: &str) -> Attach {
     Attach { secret: secret.parse().expect("a name"), target: None, ownership: Ownership::default() }
 }
 
-async fn follow(manager: &TestManager, node: &NodeIdentity, seconds: i64) -> Messages {
+async fn follow(
+    manager: &TestManager,
+    node: &NodeIdentity,
+    replica: &Replica,
+    seconds: i64,
+) -> (Messages, Cursor) {
     let until = Timestamp::now() + SignedDuration::from_secs(seconds);
-    Box::pin(manager.app.follow(node.clone(), until).await.expect("a stream"))
+    let (follow, cursor) = replica.begin();
+    let messages = manager.app.follow(node.clone(), until, &follow).await.expect("a stream");
+    (Box::pin(messages), cursor)
 }
 
 fn value() -> NewValue {
@@ -81,7 +99,7 @@ fn value() -> NewValue {
 }
 
 #[tokio::test]
-async fn one_manifest_for_each_change_that_the_node_sees() {
+async fn one_message_for_each_change_that_the_node_sees() {
     let mut scene = Scene::new().await;
     let (app, prod) = (scene.manager.app.clone(), scene.node.environment.clone());
     let (web, other, db) =
@@ -110,6 +128,36 @@ async fn one_manifest_for_each_change_that_the_node_sees() {
 }
 
 #[tokio::test]
+async fn who_comes_back_is_told_the_difference_and_nothing_if_there_is_none() {
+    let mut scene = Scene::new().await;
+    let (app, prod) = (scene.manager.app.clone(), scene.node.environment.clone());
+    let by_label = Assignment::Selector("role=web".parse().expect("a selector"));
+    let change = ChangeLabels { set: "role=web".parse().expect("labels"), remove: vec![] };
+    app.label_node(&prod, &scene.node.name, &change).await.expect("labelled");
+    let other = "other".parse().expect("a name");
+    app.assign(&prod, &other, &by_label).await.expect("assigned");
+    assert_eq!(scene.expect_manifest("an assignment").await.services.len(), 2);
+    let revision = scene.replica.manifest().revision;
+
+    (scene.messages, scene.cursor) = follow(&scene.manager, &scene.node, &scene.replica, 60).await;
+    let first = scene.next().await.expect("a message");
+    assert_eq!(first.change, Some(Default::default()), "nothing is sent again");
+
+    // While it was away: one changed, one went, one came.
+    app.rotate_secret(&prod, &"db".parse().expect("a name"), value()).await.expect("rotated");
+    app.unassign(&prod, &other, &by_label).await.expect("unassigned");
+    app.create_service(&prod, &"new".parse().expect("a name")).await.expect("created");
+    let here = Assignment::Node(scene.node.name.clone());
+    app.assign(&prod, &"new".parse().expect("a name"), &here).await.expect("assigned");
+    (scene.messages, scene.cursor) = follow(&scene.manager, &scene.node, &scene.replica, 60).await;
+    assert_eq!(scene.receive().await, Some(Received::Changed));
+    let manifest = scene.replica.manifest();
+    let names: Vec<_> = manifest.services.iter().map(|service| service.name.as_str()).collect();
+    assert_eq!((names, manifest.services[1].targets[0].version), (vec!["new", "web"], 2));
+    assert!(manifest.revision > revision);
+}
+
+#[tokio::test]
 async fn nothing_for_a_change_that_the_node_does_not_see() {
     let mut scene = Scene::new().await;
     let (app, prod) = (scene.manager.app.clone(), scene.node.environment.clone());
@@ -122,6 +170,12 @@ async fn nothing_for_a_change_that_the_node_does_not_see() {
     scene.expect_silence("an attachment that is there already").await;
     scene.manager.join("prod", "node-b", false).await;
     scene.expect_silence("another node").await;
+
+    // `db` is made with this value.
+    let same = NewValue::Given(SecretBytes::new(b"value".to_vec()).expect("a value"));
+    let rotated = app.rotate_secret(&prod, &"db".parse().expect("a name"), same).await.expect("rotated");
+    assert_eq!((rotated.changed, rotated.secret.versions), (false, 1));
+    scene.expect_silence("the same value").await;
 }
 
 #[tokio::test]
@@ -134,8 +188,8 @@ async fn a_stream_ends_with_the_node_its_certificate_and_the_manager() {
     assert!(revoked.next().await.is_none(), "revoked");
 
     let mut expired = Scene::new().await;
-    expired.messages = follow(&expired.manager, &expired.node, 0).await;
-    assert!(matches!(expired.next().await, Some(StreamMessage::Manifest(_))));
+    (expired.messages, expired.cursor) = follow(&expired.manager, &expired.node, &expired.replica, 0).await;
+    assert_eq!(expired.receive().await, Some(Received::Unchanged));
     assert!(expired.next().await.is_none(), "its certificate has ended");
 
     let mut stopped = Scene::new().await;

@@ -35,6 +35,7 @@ pub(super) async fn check(store: &dyn Store) {
     versions(store).await;
     attachments(store).await;
     visibility(store).await;
+    revisions(store).await;
     tokens(store).await;
     one_of_many_joins(store).await;
     nodes(store).await;
@@ -126,10 +127,12 @@ async fn versions(store: &dyn Store) {
     }
 
     store.add_version(&prod, &db, version(3, 30)).await.expect("rotated");
-    let back = store.make_current(&prod, &db, Some(1), at(40)).await.expect("rolled back");
+    let (back, changed) = store.make_current(&prod, &db, Some(1), at(40)).await.expect("rolled back");
+    assert!(changed);
     assert_eq!((back.current, back.versions, back.changed), (1, 3, at(40)));
     let unchanged = store.make_current(&prod, &db, Some(1), at(50)).await.expect("nothing to do");
-    assert_eq!(unchanged, back);
+    assert_eq!(unchanged, (back, false));
+    assert_eq!(store.current(&prod, &db).await.expect("the current one").number, 1);
     let first = store.make_current(&prod, &db, None, at(50)).await;
     assert!(matches!(first, Err(StoreError::NoEarlierVersion { .. })), "{first:?}");
     let absent = store.make_current(&prod, &db, Some(9), at(50)).await;
@@ -138,7 +141,7 @@ async fn versions(store: &dyn Store) {
     // A rotation after a rollback counts on from the newest, and is rolled back to the next below.
     let rotated = store.add_version(&prod, &db, version(4, 60)).await.expect("rotated");
     assert_eq!(rotated.current, 4);
-    let back = store.make_current(&prod, &db, None, at(70)).await.expect("rolled back");
+    let (back, _) = store.make_current(&prod, &db, None, at(70)).await.expect("rolled back");
     assert_eq!(back.current, 3);
 
     let details = store.secret(&prod, &db).await.expect("details");
@@ -210,22 +213,24 @@ async fn visibility(store: &dyn Store) {
     let stranger = joined(store, &dev, "a", "role=web").await;
 
     let sees = async |node: &NodeRecord| -> BTreeSet<String> {
-        let manifest = store.manifest(&node.environment, node.id).await.expect("a manifest");
-        let services = manifest.expect("active").services;
+        let labels = store.node_labels(&node.environment, node.id).await.expect("labels").expect("active");
+        let published = store.published(&node.environment).await.expect("what is published");
+        assert_eq!(published.services.len(), 3, "each, and in this environment only");
+        let services = published.assignments.of(&node.name, &labels);
         for every in ["by-name", "by-label", "nowhere"] {
             let delivery = store
                 .delivery(&node.environment, node.id, &name(every), &name("db"))
                 .await
                 .expect("an answer");
-            let listed = services.iter().any(|service| service.name == every);
+            let listed = services.iter().any(|service| service.as_str() == every);
             assert_eq!(delivery.is_some(), listed, "{}: {every}", node.name);
         }
-        services.into_iter().map(|service| service.name).collect()
+        services.into_iter().map(String::from).collect()
     };
     assert_eq!(sees(&a).await, ["by-name".to_owned()].into());
     assert_eq!(sees(&b).await, ["by-label".to_owned()].into());
     assert_eq!(sees(&stranger).await, BTreeSet::new(), "an environment ends where it ends");
-    let crossed = store.manifest(&dev, a.id).await.expect("an answer");
+    let crossed = store.node_labels(&dev, a.id).await.expect("an answer");
     assert_eq!(crossed, None, "a node is of one environment");
 
     let change = ChangeLabels { set: name("role=web"), remove: vec![] };
@@ -238,8 +243,8 @@ async fn visibility(store: &dyn Store) {
 
     // A target's time is the later of the attachment's and the version's.
     let modified = async || {
-        let manifest = store.manifest(&prod, a.id).await.expect("a manifest").expect("active");
-        let target = &manifest.services[0].targets[0];
+        let published = store.published(&prod).await.expect("what is published");
+        let target = &published.services[0].targets[0];
         (target.version, target.modified)
     };
     assert_eq!(modified().await, (1, at(10)));
@@ -249,9 +254,51 @@ async fn visibility(store: &dyn Store) {
     let no_target = store.delivery(&prod, a.id, &name("by-name"), &name("none")).await.expect("an answer");
     assert!(no_target.is_none());
     store.revoke(&prod, &a.name).await.expect("revoked");
-    assert_eq!(store.manifest(&prod, a.id).await.expect("an answer"), None);
+    assert_eq!(store.node_labels(&prod, a.id).await.expect("an answer"), None);
     let refused = store.delivery(&prod, a.id, &name("by-name"), &name("db")).await.expect("an answer");
     assert!(refused.is_none(), "a revoked node gets nothing");
+}
+
+/// Each change that a node may be shown raises the revision of its environment, and of no other.
+async fn revisions(store: &dyn Store) {
+    let (here, elsewhere) = (environment(store, "revisions").await, environment(store, "elsewhere").await);
+    let revision = async |of| store.published(of).await.expect("what is published").revision;
+    let mut last = revision(&here).await;
+    let mut expect = async |what: &str, rises: bool| {
+        let now = revision(&here).await;
+        assert_eq!(now > last, rises, "{what}: {last} -> {now}");
+        last = now;
+    };
+    secret(store, &here, "db").await;
+    expect("a secret that is attached nowhere", false).await;
+    let web = service(store, &here, "web").await;
+    expect("a service", true).await;
+    let attachment = Attachment { target: name("db"), secret: name("db"), ownership: Ownership::default() };
+    store.attach(&here, &web, &attachment, at(1)).await.expect("attached");
+    expect("an attachment", true).await;
+    let owned = Attachment { ownership: Ownership { uid: 5, ..Ownership::default() }, ..attachment };
+    store.attach(&here, &web, &owned, at(2)).await.expect("attached");
+    expect("an owner", true).await;
+    store.attach(&here, &web, &owned, at(3)).await.expect("attached");
+    expect("the same owner", false).await;
+    store.add_version(&here, &name("db"), version(2, 4)).await.expect("rotated");
+    expect("a rotation", true).await;
+    store.make_current(&here, &name("db"), None, at(5)).await.expect("rolled back");
+    expect("a rollback", true).await;
+    let assignment = Assignment::Selector(name("role=web"));
+    store.assign(&here, &web, &assignment).await.expect("assigned");
+    expect("an assignment", true).await;
+    store.assign(&here, &web, &assignment).await.expect("assigned");
+    expect("the same assignment", false).await;
+    store.unassign(&here, &web, &assignment).await.expect("unassigned");
+    expect("no assignment", true).await;
+    store.detach(&here, &web, &name("db"), None).await.expect("detached");
+    expect("no attachment", true).await;
+    store.attach(&here, &web, &owned, at(6)).await.expect("attached");
+    expect("an attachment again", true).await;
+    store.remove_service(&here, &web).await.expect("removed");
+    expect("no service", true).await;
+    assert_eq!(revision(&elsewhere).await, 0);
 }
 
 async fn tokens(store: &dyn Store) {

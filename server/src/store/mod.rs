@@ -3,10 +3,12 @@
 //! Each method is one transaction: it happens whole or not at all, and what it returns was true when
 //! it committed. Times come from the caller, so that no two parts of a change disagree about now.
 
+mod assignments;
 #[cfg(test)]
 mod conformance;
 mod environments;
 mod nodes;
+mod publication;
 mod secrets;
 mod services;
 mod sqlite;
@@ -15,16 +17,18 @@ use secretfs_wire::ServiceName;
 
 use crate::error::Cause;
 
+pub(crate) use assignments::{Assignments, chooses};
 pub(crate) use environments::Environments;
 pub(crate) use nodes::{NewNode, NewToken, NodeRecord, Nodes};
-pub(crate) use secrets::{Delivery, NewSecret, NewVersion, Secrets};
+pub(crate) use publication::{Publication, Published};
+pub(crate) use secrets::{CurrentVersion, Delivery, NewSecret, NewVersion, Secrets};
 pub(crate) use services::Services;
 pub(crate) use sqlite::Sqlite;
 
 /// A database that the manager can live on.
-pub(crate) trait Store: Environments + Secrets + Services + Nodes {}
+pub(crate) trait Store: Environments + Secrets + Services + Nodes + Publication {}
 
-impl<S: Environments + Secrets + Services + Nodes> Store for S {}
+impl<S: Environments + Secrets + Services + Nodes + Publication> Store for S {}
 
 /// Why the store did not do what it was asked. The first group is the caller's to solve.
 #[derive(Debug, thiserror::Error)]

@@ -1,7 +1,6 @@
 use async_trait::async_trait;
 use jiff::Timestamp;
 use secretfs_wire::api::{Secret, SecretDetails};
-use secretfs_wire::manifest::RawManifest;
 use secretfs_wire::{
     EnvironmentName, Labels, NodeId, Ownership, SecretName, ServiceName, TargetName, VersionId,
 };
@@ -24,6 +23,12 @@ pub(crate) struct NewVersion {
     /// Of the value, in bytes.
     pub(crate) size: u64,
     pub(crate) created: Timestamp,
+    pub(crate) sealed: SealedVersion,
+}
+
+/// The current version of a secret, for the manager's own use.
+pub(crate) struct CurrentVersion {
+    pub(crate) number: u64,
     pub(crate) sealed: SealedVersion,
 }
 
@@ -54,6 +59,13 @@ pub(crate) trait Secrets: Send + Sync {
         new: NewSecret,
     ) -> Result<Secret, StoreError>;
 
+    /// The current version.
+    async fn current(
+        &self,
+        environment: &EnvironmentName,
+        name: &SecretName,
+    ) -> Result<CurrentVersion, StoreError>;
+
     /// Adds a version and makes it current. [`StoreError::Raced`] when its number is not the next.
     async fn add_version(
         &self,
@@ -62,25 +74,19 @@ pub(crate) trait Secrets: Send + Sync {
         version: NewVersion,
     ) -> Result<Secret, StoreError>;
 
-    /// Makes an existing version current: that number, or the newest below the current one.
+    /// Makes an existing version current: that number, or the newest below the current one. Tells
+    /// whether it was not before.
     async fn make_current(
         &self,
         environment: &EnvironmentName,
         name: &SecretName,
         number: Option<u64>,
         now: Timestamp,
-    ) -> Result<Secret, StoreError>;
+    ) -> Result<(Secret, bool), StoreError>;
 
     /// Removes it with all its versions; refuses one that is attached.
     async fn remove_secret(&self, environment: &EnvironmentName, name: &SecretName)
     -> Result<(), StoreError>;
-
-    /// What an active node sees, services and targets by name; `None` when it is not active.
-    async fn manifest(
-        &self,
-        environment: &EnvironmentName,
-        node: NodeId,
-    ) -> Result<Option<RawManifest>, StoreError>;
 
     /// What is at a target; `None` when the node may not see it, or there is nothing.
     async fn delivery(

@@ -14,6 +14,7 @@ pub mod manifest;
 mod name;
 mod ownership;
 mod secret;
+pub mod stream;
 mod token;
 
 pub use id::{InvalidId, NodeId, SessionId, VersionId};

@@ -15,6 +15,9 @@ use crate::{Mode, Ownership, SECRET_MAX_BYTES, SecretName, ServiceName, TargetNa
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct RawManifest {
+    /// The state of the environment that it was taken from; a later one has no lower revision.
+    #[serde(default)]
+    pub revision: u64,
     /// The services assigned to the node.
     pub services: Vec<RawService>,
 }
@@ -201,7 +204,7 @@ mod tests {
             RawService { name: "web".into(), targets: vec![] },
             RawService { name: "..".into(), targets: vec![target("t")] },
         ];
-        let (manifest, rejected) = Manifest::check(RawManifest { services });
+        let (manifest, rejected) = Manifest::check(RawManifest { revision: 1, services });
         assert_eq!(rejected.len(), count + 2, "{rejected:#?}");
         let web = &manifest.services[&"web".parse::<ServiceName>().expect("name")];
         let names: Vec<_> = web.keys().map(TargetName::as_str).collect();

@@ -24,7 +24,7 @@ fn no_read_is_torn_and_no_reader_goes_back() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
     let runtime = runtime.expect("a runtime");
     let source = TestSource::new();
-    let cache = Arc::new(ValueCache::new(source.clone(), 1 << 20, arena(8 << 20), runtime.handle().clone()));
+    let cache = ValueCache::new(source.clone(), 1 << 20, arena(8 << 20), runtime.handle().clone());
     let freshness = Arc::new(freshness(DEFAULT_MAX_STALE));
     let key = InodeKey::for_node(NodeId::from_u64(1).expect("an id"));
     let layout = Layout::OneService("web".parse().expect("a name"));

@@ -47,7 +47,7 @@ impl Worker {
     ) -> Self {
         let arena = Arena::over(memory.values.clone());
         let left_behind = LeftBehind::in_arena(&arena);
-        let cache = Arc::new(ValueCache::new(source.clone(), 1 << 20, arena.clone(), runtime.clone()));
+        let cache = ValueCache::new(source.clone(), 1 << 20, arena.clone(), runtime.clone());
         let patience = Duration::from_secs(600);
         let freshness = Arc::new(Freshness::over(memory.outage.clone(), patience));
         freshness.begin();

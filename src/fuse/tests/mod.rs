@@ -53,8 +53,7 @@ impl Rig {
             .build()
             .expect("a runtime");
         let source = TestSource::new();
-        let cache =
-            Arc::new(ValueCache::new(source.clone(), 1 << 20, arena(8 << 20), runtime.handle().clone()));
+        let cache = ValueCache::new(source.clone(), 1 << 20, arena(8 << 20), runtime.handle().clone());
         let freshness = Arc::new(freshness(NEVER));
         freshness.connected();
         let fs = FileSystem::new(

@@ -10,9 +10,10 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
-use secretfs_wire::api::{EnvelopeRequest, JoinRequest, Joined, NodeState, Session, StreamMessage};
+use secretfs_wire::api::{EnvelopeRequest, JoinRequest, Joined, NodeState, Session};
 use secretfs_wire::envelope::{DeliveryContext, NodePublicKey, SessionKey};
-use secretfs_wire::manifest::{RawManifest, RawService, RawTarget};
+use secretfs_wire::manifest::{RawService, RawTarget};
+use secretfs_wire::stream::{Change, StreamMessage};
 use secretfs_wire::{
     CaPin, EnvironmentName, JoinToken, NodeId, NodeName, Ownership, SecretBytes, SessionId, TokenSecret,
     VersionId,
@@ -44,7 +45,7 @@ pub(crate) struct FakeManager {
 
 struct State {
     authority: Arc<Authority>,
-    manifest: RawManifest,
+    services: Vec<RawService>,
     answers: BTreeMap<String, Answer>,
     joined: Mutex<Option<(NodeName, NodePublicKey)>>,
     session: Mutex<Option<SessionKey>>,
@@ -62,7 +63,7 @@ impl FakeManager {
         services.extend(others);
         let state = Arc::new(State {
             authority: authority.clone(),
-            manifest: RawManifest { services },
+            services,
             answers: answers.iter().map(|(target, answer)| ((*target).to_owned(), answer.clone())).collect(),
             joined: Mutex::new(None),
             session: Mutex::new(None),
@@ -109,7 +110,7 @@ impl State {
                 "/v1/join" => reply_json(out, &self.join(&parse(&body)?))?,
                 "/v1/node/session" => reply_json(out, &self.open_session())?,
                 "/v1/node/envelopes" => self.envelope(out, &parse(&body)?)?,
-                "/v1/node/manifest" => return self.stream(out),
+                "/v1/node/changes" => return self.stream(out),
                 _ => write!(out, "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n")?,
             }
         }
@@ -153,7 +154,7 @@ impl State {
     }
 
     fn seal(&self, request: &EnvelopeRequest, service: &str, value: &[u8]) -> Vec<u8> {
-        let raw = self.manifest.services[0].targets.iter().find(|raw| raw.target == request.target.as_str());
+        let raw = self.services[0].targets.iter().find(|raw| raw.target == request.target.as_str());
         let raw = raw.expect("a target of the manifest");
         let joined = self.joined.lock().expect("no panic");
         let (node, _) = joined.as_ref().expect("a node that joined");
@@ -178,10 +179,12 @@ impl State {
             out,
             "HTTP/1.1 200 OK\r\ncontent-type: application/jsonl\r\ntransfer-encoding: chunked\r\n\r\n"
         )?;
-        chunk(out, &StreamMessage::Manifest(self.manifest.clone()))?;
+        let change = Change { services: self.services.clone(), removed: vec![] };
+        let mut message = StreamMessage { sequence: 0, revision: 1, change: Some(change) };
         loop {
+            chunk(out, &message)?;
             thread::sleep(Duration::from_millis(200));
-            chunk(out, &StreamMessage::Heartbeat)?;
+            message = StreamMessage { sequence: message.sequence + 1, change: None, ..message };
         }
     }
 }

@@ -41,7 +41,7 @@ const ROUTES: [(&str, &str, Access); 32] = [
     ("POST", "/v1/environments/{environment}/tokens", Operator),
     ("POST", "/v1/join", Join),
     ("POST", "/v1/node/envelopes", Node),
-    ("GET", "/v1/node/manifest", Node),
+    ("POST", "/v1/node/changes", Node),
     ("POST", "/v1/node/renew", Node),
     ("POST", "/v1/node/session", Node),
     ("GET", "/v1/sys/health", AnyIdentity),

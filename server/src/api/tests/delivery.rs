@@ -9,10 +9,10 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 use secretfs_wire::api::{
     CreateToken, CreatedToken, EnvelopeRequest, ErrorCode, JoinRequest, Joined, Renewed, Session,
-    StreamMessage,
 };
 use secretfs_wire::envelope::{DeliveryContext, NodePrivateKey, Salt};
 use secretfs_wire::manifest::{Manifest, Target};
+use secretfs_wire::stream::Replica;
 use secretfs_wire::{JoinToken, Ownership, SessionId};
 use serde_json::json;
 
@@ -85,15 +85,18 @@ async fn prepare(manager: &TestManager) {
 }
 
 async fn target(manager: &TestManager, node: &TestNode) -> Target {
-    let request = Request::get("/v1/node/manifest").body(Body::empty()).expect("a request");
+    let mut replica = Replica::default();
+    let (follow, mut cursor) = replica.begin();
+    let follow = serde_json::to_vec(&follow).expect("JSON");
+    let request = Request::post("/v1/node/changes").header("content-type", "application/json");
+    let request = request.body(Body::from(follow)).expect("a request");
     let mut response = manager.send(Some(&node.certificate), request).await;
     let line = response.body_mut().frame().await.expect("a line").expect("a line").into_data();
     let line = line.expect("a line");
     assert_eq!(line.last(), Some(&b'\n'));
-    let StreamMessage::Manifest(raw) = serde_json::from_slice(&line).expect("a message") else {
-        panic!("the manifest comes first");
-    };
-    let (manifest, rejected) = Manifest::check(raw);
+    let message = serde_json::from_slice(&line).expect("a message");
+    replica.receive(&mut cursor, message).expect("the first message");
+    let (manifest, rejected) = Manifest::check(replica.manifest());
     assert_eq!((manifest.services.len(), rejected.len()), (1, 0));
     let (service, target) = ("web".parse().expect("a name"), "password".parse().expect("a name"));
     manifest.target(&service, &target).expect("the target").clone()

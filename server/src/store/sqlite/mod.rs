@@ -3,9 +3,9 @@
 mod columns;
 mod environments;
 mod nodes;
+mod publication;
 mod secrets;
 mod services;
-mod visibility;
 
 use std::path::Path;
 use std::time::Duration;

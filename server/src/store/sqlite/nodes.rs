@@ -1,16 +1,14 @@
-use std::collections::BTreeSet;
-
 use async_trait::async_trait;
 use jiff::Timestamp;
 use secretfs_wire::api::{ChangeLabels, NodeState, Token, TokenState};
-use secretfs_wire::{EnvironmentName, Labels, NodeId, NodeName, ServiceName};
+use secretfs_wire::{EnvironmentName, Labels, NodeId, NodeName};
 use sqlx::Row as _;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
 use super::columns::{Columns as _, integer, state_text};
-use super::visibility::Assignments;
+use super::publication::assignments;
 use super::{Sqlite, inserting, require_environment};
-use crate::store::{NewNode, NewToken, NodeRecord, Nodes, StoreError};
+use crate::store::{Assignments, NewNode, NewToken, NodeRecord, Nodes, StoreError};
 
 /// 30 days: how long listings tell what became of a token after its end.
 const TOKENS_KEPT_MICROSECONDS: i64 = 30 * 24 * 60 * 60 * 1_000_000;
@@ -110,7 +108,7 @@ impl Nodes for Sqlite {
     async fn nodes(&self, environment: &EnvironmentName) -> Result<Vec<NodeRecord>, StoreError> {
         let mut transaction = self.read().await?;
         require_environment(&mut transaction, environment).await?;
-        let assignments = Assignments::load(&mut transaction, environment).await?;
+        let assignments = assignments(&mut transaction, environment).await?;
         let rows = sqlx::query("SELECT * FROM nodes WHERE environment = ? ORDER BY name")
             .bind(environment.as_str())
             .fetch_all(&mut *transaction)
@@ -219,23 +217,6 @@ impl Nodes for Sqlite {
     }
 }
 
-/// The services that an active node sees; `None` when it is not active.
-pub(super) async fn visible_services(
-    connection: &mut SqliteConnection,
-    environment: &EnvironmentName,
-    id: NodeId,
-) -> Result<Option<BTreeSet<ServiceName>>, StoreError> {
-    let row =
-        sqlx::query("SELECT name, labels FROM nodes WHERE id = ? AND environment = ? AND state = 'active'")
-            .bind(integer(id.as_u64()))
-            .bind(environment.as_str())
-            .fetch_optional(&mut *connection)
-            .await?;
-    let Some(row) = row else { return Ok(None) };
-    let (name, labels): (NodeName, Labels) = (row.parsed("name")?, row.parsed("labels")?);
-    Ok(Some(Assignments::load(connection, environment).await?.of(&name, &labels)))
-}
-
 async fn load(
     connection: &mut SqliteConnection,
     environment: &EnvironmentName,
@@ -248,7 +229,7 @@ async fn load(
         .fetch_optional(&mut *connection)
         .await?
         .ok_or_else(|| StoreError::missing("node", name))?;
-    record(&row, &Assignments::load(connection, environment).await?)
+    record(&row, &assignments(connection, environment).await?)
 }
 
 async fn set_state(

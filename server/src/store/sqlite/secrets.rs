@@ -1,18 +1,14 @@
-use std::collections::BTreeMap;
-
 use async_trait::async_trait;
 use jiff::Timestamp;
 use secretfs_wire::api::{Assignment, AttachedTo, Secret, SecretDetails, SecretVersion};
-use secretfs_wire::manifest::{RawManifest, RawService, RawTarget};
 use secretfs_wire::{EnvironmentName, NodeId, SecretName, ServiceName, TargetName, VersionId};
 use sqlx::Row as _;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
 use super::columns::{Columns as _, integer};
-use super::visibility::chooses;
-use super::{Sqlite, inserting, nodes, require_environment};
+use super::{Sqlite, inserting, require_environment};
 use crate::keys::SealedVersion;
-use crate::store::{Delivery, NewSecret, NewVersion, Secrets, StoreError};
+use crate::store::{CurrentVersion, Delivery, NewSecret, NewVersion, Secrets, StoreError, chooses};
 
 #[async_trait]
 impl Secrets for Sqlite {
@@ -87,6 +83,23 @@ impl Secrets for Sqlite {
         Ok(secret)
     }
 
+    async fn current(
+        &self,
+        environment: &EnvironmentName,
+        name: &SecretName,
+    ) -> Result<CurrentVersion, StoreError> {
+        let mut transaction = self.read().await?;
+        let id = secret_row_id(&mut transaction, environment, name).await?;
+        let row = sqlx::query(
+            "SELECT v.number, v.key_name, v.key_version, v.wrapped_key, v.sealed
+             FROM secrets s JOIN versions v ON v.secret = s.id AND v.number = s.current WHERE s.id = ?",
+        )
+        .bind(id)
+        .fetch_one(&mut *transaction)
+        .await?;
+        Ok(CurrentVersion { number: row.unsigned("number")?, sealed: sealed(&row)? })
+    }
+
     async fn add_version(
         &self,
         environment: &EnvironmentName,
@@ -116,7 +129,7 @@ impl Secrets for Sqlite {
         name: &SecretName,
         number: Option<u64>,
         now: Timestamp,
-    ) -> Result<Secret, StoreError> {
+    ) -> Result<(Secret, bool), StoreError> {
         let mut transaction = self.write().await?;
         let id = secret_row_id(&mut transaction, environment, name).await?;
         let before = load(&mut transaction, id).await?;
@@ -138,12 +151,12 @@ impl Secrets for Sqlite {
         }
         .unsigned("number")?;
         if to == before.current {
-            return Ok(before);
+            return Ok((before, false));
         }
         point_at(&mut transaction, id, to, now).await?;
         let secret = load(&mut transaction, id).await?;
         transaction.commit().await?;
-        Ok(secret)
+        Ok((secret, true))
     }
 
     async fn remove_secret(
@@ -161,40 +174,6 @@ impl Secrets for Sqlite {
         }
         sqlx::query("DELETE FROM secrets WHERE id = ?").bind(id).execute(&mut *transaction).await?;
         Ok(transaction.commit().await?)
-    }
-
-    async fn manifest(
-        &self,
-        environment: &EnvironmentName,
-        node: NodeId,
-    ) -> Result<Option<RawManifest>, StoreError> {
-        let mut transaction = self.read().await?;
-        let Some(visible) = nodes::visible_services(&mut transaction, environment, node).await? else {
-            return Ok(None);
-        };
-        let mut services: BTreeMap<ServiceName, Vec<RawTarget>> =
-            visible.into_iter().map(|service| (service, Vec::new())).collect();
-        let rows = sqlx::query(
-            "SELECT e.name AS service, a.target, s.name AS secret, v.number, v.id, v.size,
-                 a.uid, a.gid, a.mode, max(s.changed, a.changed) AS modified
-             FROM attachments a
-             JOIN services e ON e.id = a.service
-             JOIN secrets s ON s.id = a.secret
-             JOIN versions v ON v.secret = s.id AND v.number = s.current
-             WHERE e.environment = ? ORDER BY a.target",
-        )
-        .bind(environment.as_str())
-        .fetch_all(&mut *transaction)
-        .await?;
-        for row in &rows {
-            let service: ServiceName = row.parsed("service")?;
-            if let Some(targets) = services.get_mut(&service) {
-                targets.push(target(row)?);
-            }
-        }
-        let services =
-            services.into_iter().map(|(name, targets)| RawService { name: name.into(), targets }).collect();
-        Ok(Some(RawManifest { services }))
     }
 
     async fn delivery(
@@ -243,33 +222,22 @@ fn secret(row: &SqliteRow) -> Result<Secret, StoreError> {
     })
 }
 
-fn target(row: &SqliteRow) -> Result<RawTarget, StoreError> {
-    let ownership = row.ownership()?;
-    Ok(RawTarget {
-        target: row.try_get("target")?,
-        secret: row.try_get("secret")?,
-        version: row.unsigned("number")?,
-        version_id: row.id("id", VersionId::from_u64)?.to_string(),
-        size: row.unsigned("size")?,
-        uid: ownership.uid,
-        gid: ownership.gid,
-        mode: ownership.mode.bits(),
-        modified: row.time("modified")?,
-    })
-}
-
 fn delivery(row: &SqliteRow) -> Result<Delivery, StoreError> {
     Ok(Delivery {
         secret: row.parsed("secret")?,
         id: row.id("id", VersionId::from_u64)?,
         number: row.unsigned("number")?,
         ownership: row.ownership()?,
-        sealed: SealedVersion {
-            key_name: row.parsed("key_name")?,
-            key_version: row.unsigned("key_version")?,
-            wrapped_key: row.bytes("wrapped_key")?,
-            ciphertext: row.bytes("sealed")?,
-        },
+        sealed: sealed(row)?,
+    })
+}
+
+fn sealed(row: &SqliteRow) -> Result<SealedVersion, StoreError> {
+    Ok(SealedVersion {
+        key_name: row.parsed("key_name")?,
+        key_version: row.unsigned("key_version")?,
+        wrapped_key: row.bytes("wrapped_key")?,
+        ciphertext: row.bytes("sealed")?,
     })
 }
 

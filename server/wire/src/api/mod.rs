@@ -14,13 +14,13 @@ pub use environment::{CreateEnvironment, Environment};
 pub use error::{ApiError, ErrorBody, ErrorCode};
 pub use node::{
     ChangeLabels, CreateToken, CreatedToken, EnvelopeRequest, JoinRequest, Joined, Node, NodeState,
-    RenewRequest, Renewed, Session, StreamMessage, Token, TokenState,
+    RenewRequest, Renewed, Session, Token, TokenState,
 };
-pub use secret::{AttachedTo, Rollback, Secret, SecretDetails, SecretVersion};
+pub use secret::{AttachedTo, Rollback, Rotated, Secret, SecretDetails, SecretVersion};
 pub use service::{Assignment, Attach, Attachment, Service, ServiceDetails};
 pub use system::{Health, HealthState};
 
 /// The media type of values and envelopes.
 pub const OCTET_STREAM: &str = "application/octet-stream";
-/// The media type of the change stream: one [`StreamMessage`] as JSON in each line.
+/// The media type of the change stream: one [`StreamMessage`](crate::stream::StreamMessage) as JSON in each line.
 pub const JSON_LINES: &str = "application/jsonl";

@@ -2,7 +2,6 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::envelope::{Salt, WrappedSessionKey};
-use crate::manifest::RawManifest;
 use crate::{EnvironmentName, Labels, NodeId, NodeName, ServiceName, SessionId, TargetName, VersionId};
 
 /// A host that joined an environment.
@@ -193,16 +192,4 @@ pub struct EnvelopeRequest {
     /// The version that the node's manifest names. When it is no longer current, the answer is
     /// [`ErrorCode::Superseded`](super::ErrorCode::Superseded), and the new manifest is on its way.
     pub version_id: VersionId,
-}
-
-/// One line of the change stream.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub enum StreamMessage {
-    /// The whole manifest, at the start and after each change that this node can see.
-    Manifest(RawManifest),
-    /// Nothing has changed and the manager lives. Sent when there was nothing else to say for the
-    /// manager's heartbeat interval.
-    Heartbeat,
 }

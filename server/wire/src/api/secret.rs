@@ -23,6 +23,18 @@ pub struct Secret {
     pub changed: Timestamp,
 }
 
+/// A secret after a rotation or a rollback.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Rotated {
+    /// The secret.
+    #[serde(flatten)]
+    pub secret: Secret,
+    /// Whether another version is current now. A rotation to the value that is current already makes
+    /// no new version, and nobody is told.
+    pub changed: bool,
+}
+
 /// A secret with its versions and where it is attached.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

@@ -1,5 +1,6 @@
 //! A rotation on its way to many nodes: from the return of the call to the moment when each node has
-//! the new manifest, and what a connected node costs the manager in memory.
+//! the new manifest; then the same again with nodes that fetch the new value, all at once, to the
+//! moment when each has opened it; and what a connected node costs the manager in memory.
 //!
 //! The manager is the product, as a process of its own with its store on disk. The nodes are simulated
 //! by this one: each has joined with a token and has its own certificate, connection and change stream,
@@ -11,6 +12,8 @@
 mod manager;
 mod node;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use comfy_table::{Table, presets};
@@ -48,37 +51,42 @@ async fn measure(nodes: usize) {
 
     let (before, began) = (manager.memory(), Instant::now());
     let (heard, mut hears) = mpsc::unbounded_channel();
-    let following = futures::stream::iter(joined).map(|node| node.follow(&manager, heard.clone()));
+    let fetching = Arc::new(AtomicBool::new(false));
+    let following =
+        futures::stream::iter(joined).map(|node| node.follow(&manager, heard.clone(), fetching.clone()));
     let _streams: Vec<_> = following.buffer_unordered(AT_ONCE).collect().await;
     wait_for_all(&mut hears, nodes, 1).await;
     let connect = began.elapsed();
     let memory = (manager.memory() - before) / nodes as u64;
 
-    let mut delays = Vec::with_capacity(nodes * ROTATIONS as usize);
-    let mut last = Vec::new();
-    for version in 2..=1 + ROTATIONS {
+    let (mut delays, mut last, mut values) = (Vec::new(), Vec::new(), Vec::new());
+    for version in 2..=1 + 2 * ROTATIONS {
+        let fetches = version > 1 + ROTATIONS;
+        fetching.store(fetches, Relaxed);
         manager.rotate(version).await;
         let returned = Instant::now();
         let reached = wait_for_all(&mut hears, nodes, version).await;
-        let since: Vec<_> = reached.iter().map(|at| at.saturating_duration_since(returned)).collect();
-        last.extend(since.iter().max());
-        delays.extend(since);
+        let since = |at: fn(&Heard) -> Instant| {
+            reached.iter().map(move |heard| at(heard).saturating_duration_since(returned))
+        };
+        if fetches {
+            values.extend(since(|heard| heard.fetched));
+        } else {
+            last.extend(since(|heard| heard.at).max());
+            delays.extend(since(|heard| heard.at));
+        }
     }
-    print(nodes, join, connect, memory, &mut delays, &mut last);
+    print(nodes, [join, connect], memory, [delays, last, values]);
 }
 
-/// Waits until every node has a version; tells when each had it.
-async fn wait_for_all(
-    hears: &mut mpsc::UnboundedReceiver<Heard>,
-    nodes: usize,
-    version: u64,
-) -> Vec<Instant> {
+/// Waits until every node has a version.
+async fn wait_for_all(hears: &mut mpsc::UnboundedReceiver<Heard>, nodes: usize, version: u64) -> Vec<Heard> {
     let mut reached = Vec::with_capacity(nodes);
     let all = async {
         while reached.len() < nodes {
             let heard = hears.recv().await.expect("the nodes live");
             assert_eq!(heard.version, version, "rotations are made one after the other");
-            reached.push(heard.at);
+            reached.push(heard);
         }
     };
     tokio::time::timeout(DEADLINE, all).await.expect("a rotation reaches every node");
@@ -87,19 +95,22 @@ async fn wait_for_all(
 
 fn print(
     nodes: usize,
-    join: Duration,
-    connect: Duration,
+    [join, connect]: [Duration; 2],
     memory: u64,
-    delays: &mut [Duration],
-    last: &mut [Duration],
+    [mut delays, mut last, mut values]: [Vec<Duration>; 3],
 ) {
     let mut table = Table::new();
     table.load_style(presets::ASCII_MARKDOWN).set_header([format!("{nodes} nodes"), String::new()]);
     let rotation = format!("{ROTATIONS} rotations");
-    table.add_row([format!("{rotation}, to a node, median"), millis(quantile(delays, 0.5))]);
-    table.add_row([format!("{rotation}, to a node, p99"), millis(quantile(delays, 0.99))]);
-    table.add_row([format!("{rotation}, to the last node, median"), millis(quantile(last, 0.5))]);
-    table.add_row([format!("{rotation}, to the last node, most"), millis(quantile(last, 1.0))]);
+    for (what, durations) in [
+        ("the manifest, at a node", &mut delays),
+        ("the manifest, at the last node", &mut last),
+        ("the value, at a node", &mut values),
+    ] {
+        for (name, part) in [("median", 0.5), ("p99", 0.99), ("most", 1.0)] {
+            table.add_row([format!("{rotation}: {what}, {name}"), millis(quantile(durations, part))]);
+        }
+    }
     table.add_row(["the manager's memory for a connected node".to_owned(), format!("{} KiB", memory >> 10)]);
     table.add_row(["all join".to_owned(), format!("{:.1} s", join.as_secs_f64())]);
     table.add_row(["all connect".to_owned(), format!("{:.1} s", connect.as_secs_f64())]);

@@ -10,6 +10,7 @@
 //! - [`node`]: the daemon that joins these, follows the manager and opens envelopes
 //! - [`client`]: the manager over mutual TLS, the only module that names reqwest
 //! - [`holder`], [`worker`], [`handover`]: the processes of a node, and what passes between them
+//! - [`run`]: a program, and what is done with it when its secrets change
 //! - [`host`]: private files and locked memory, for every role
 
 mod cache;
@@ -22,6 +23,7 @@ mod holder;
 mod host;
 mod node;
 mod role;
+mod run;
 mod source;
 mod worker;
 
@@ -44,6 +46,7 @@ fn main() -> std::process::ExitCode {
                 Role::Holder => holder::main(),
                 Role::Worker => worker::main(),
                 Role::Repair => holder::repair::main(),
+                Role::Launcher => run::launcher::main(),
             }
         }
     }

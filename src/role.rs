@@ -1,4 +1,4 @@
-//! The processes that a node daemon consists of. They are one program; `ps` tells them apart.
+//! The processes that are this program and no command that somebody typed; `ps` tells them apart.
 
 use std::ffi::OsStr;
 use std::os::unix::process::CommandExt as _;
@@ -8,7 +8,7 @@ use std::process::Command;
 /// The program that runs, also when its file has been replaced or removed.
 pub(crate) const THIS_PROGRAM: &str = "/proc/self/exe";
 
-/// What a process of the node daemon is.
+/// What such a process is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
     /// Has the mounts and watches the workers.
@@ -17,18 +17,21 @@ pub(crate) enum Role {
     Worker,
     /// Brings dead mounts in containers back, and ends.
     Repair,
+    /// Becomes the program that `secretfs run` supervises.
+    Launcher,
 }
 
 impl Role {
-    const ALL: [Self; 3] = [Self::Holder, Self::Worker, Self::Repair];
+    const ALL: [Self; 4] = [Self::Holder, Self::Worker, Self::Repair, Self::Launcher];
 
-    /// What `ps` shows at the start. It is the process's only argument: no option of any of them is
-    /// seen by other users.
+    /// What `ps` shows at the start. It is a daemon's only argument: no option of any of them is seen by
+    /// other users.
     pub(crate) const fn title(self) -> &'static str {
         match self {
             Self::Holder => "secretfs: holder",
             Self::Worker => "secretfs: worker (standby)",
             Self::Repair => "secretfs: repair",
+            Self::Launcher => "secretfs: launcher",
         }
     }
 

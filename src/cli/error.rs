@@ -48,6 +48,11 @@ impl Failure {
         Self::failed(error_chain(error))
     }
 
+    /// What it was asked for is not there.
+    pub(super) fn not_found(error: &dyn std::error::Error) -> Self {
+        Self { exit: Exit::NotFound, message: error_chain(error) }
+    }
+
     /// Adds what to do next.
     pub(super) fn hint(mut self, hint: &str) -> Self {
         self.message = format!("{}; {hint}", self.message);

@@ -12,6 +12,7 @@ mod labels;
 mod manager;
 mod node;
 mod output;
+mod run;
 mod secret;
 mod service;
 mod value;
@@ -78,7 +79,6 @@ pub(crate) struct Global {
 
 impl Global {
     /// Logs what the user asked for, or else what `default` lets through, from now on.
-    #[cfg(feature = "manager")]
     fn start_logging(&self, default: &str) -> Result<(), Failure> {
         logging::start(self.log_filter(default), self.log_format).map_err(Failure::usage)
     }
@@ -116,6 +116,9 @@ enum Command {
     /// Nodes: join, run, approve, revoke
     #[command(subcommand)]
     Node(node::NodeCommand),
+    /// Run a program, and tell or restart it when its secrets change
+    #[command(after_help = run::EXAMPLE)]
+    Run(run::RunArgs),
     /// Print a completion script for a shell
     #[command(after_help = completions::EXAMPLE)]
     Completions(completions::CompletionsArgs),
@@ -135,7 +138,7 @@ pub(crate) fn main() -> ExitCode {
             outcome
         });
     match outcome {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(failure) => failure.report(),
     }
 }
@@ -147,7 +150,7 @@ fn shutdown_signal() -> Result<tokio_util::sync::CancellationToken, Failure> {
         .map_err(|error| Failure::failed(format!("cannot handle signals: {error}")))
 }
 
-async fn run(cli: Cli) -> Result<(), Failure> {
+async fn run(cli: Cli) -> Result<ExitCode, Failure> {
     let Cli { global, command } = cli;
     let file = || ConfigFile::load(global.config.as_deref());
     match command {
@@ -159,8 +162,10 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Secret(command) => secret::run(command, &global, file()?).await,
         Command::Service(command) => service::run(command, &global, file()?).await,
         Command::Node(command) => node::run(command, &global, file()?).await,
+        Command::Run(args) => return run::run(args, &global).await,
         Command::Completions(args) => completions::run(&args),
     }
+    .map(|()| ExitCode::SUCCESS)
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Extended attributes: what a program may ask about the version it would read.
+//! Extended attributes: what a program may ask about the version it would read, and about a directory.
 
 use super::error::FsError;
 use super::freshness::Freshness;
@@ -10,8 +10,9 @@ const VERSION: &str = "user.secretfs.version";
 const STALE_SINCE: &str = "user.secretfs.stale_since";
 
 pub(super) fn get(node: &Node, freshness: &Freshness, name: &[u8]) -> Result<String, FsError> {
-    let Node::File(file) = node else { return Err(FsError::NoAttribute) };
-    if name == VERSION.as_bytes() {
+    if let Node::File(file) = node
+        && name == VERSION.as_bytes()
+    {
         return Ok(file.request.details.version.to_string());
     }
     if name == STALE_SINCE.as_bytes() {
@@ -24,7 +25,9 @@ pub(super) fn get(node: &Node, freshness: &Freshness, name: &[u8]) -> Result<Str
 /// The names, each ended by a zero byte, as the system call has them.
 pub(super) fn list(node: &Node, freshness: &Freshness) -> Vec<u8> {
     let names: &[&str] = match (node, freshness.stale_since()) {
-        (Node::Directory(_), _) => &[],
+        (Node::Directory(_), None) => &[],
+        // Is a file that is missing not granted, or has nobody said so yet?
+        (Node::Directory(_), Some(_)) => &[STALE_SINCE],
         (Node::File(_), None) => &[VERSION],
         (Node::File(_), Some(_)) => &[VERSION, STALE_SINCE],
     };

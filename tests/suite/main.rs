@@ -23,6 +23,8 @@ mod reading;
 mod renewal;
 mod revocation;
 mod rotation;
+mod run;
+mod run_in_containers;
 mod service_manager;
 mod succession;
 mod tls_refusals;
@@ -49,6 +51,8 @@ fn main() -> ExitCode {
         renewal::trials(),
         revocation::trials(),
         rotation::trials(),
+        run::trials(),
+        run_in_containers::trials(),
         service_manager::trials(),
         succession::trials(),
         tls_refusals::trials(),

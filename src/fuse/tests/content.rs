@@ -138,5 +138,9 @@ fn the_version_and_an_outage_are_extended_attributes() {
     assert_eq!(since.len(), "2026-01-01T00:00:00Z".len(), "{since}");
     assert_eq!(list(), "user.secretfs.version\0user.secretfs.stale_since\0");
     assert_eq!(rig.read("web/db"), b"value", "last known good");
-    assert!(rustix::fs::getxattr(rig.path("web"), "user.secretfs.version", &mut one[..]).is_err());
+    let of_directory = |name: &str| rustix::fs::getxattr_query(rig.path("web"), name);
+    assert_eq!(of_directory("user.secretfs.version"), Err(Errno::NODATA));
+    assert_eq!(of_directory("user.secretfs.stale_since"), Ok(since.len()));
+    rig.freshness.connected();
+    assert_eq!(of_directory("user.secretfs.stale_since"), Err(Errno::NODATA));
 }

@@ -17,6 +17,7 @@ pub(crate) mod recorder;
 pub(crate) mod requirement;
 pub(crate) mod service_manager;
 pub(crate) mod site;
+pub(crate) mod supervised;
 pub(crate) mod tls;
 pub(crate) mod tls_server;
 

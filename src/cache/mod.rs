@@ -172,6 +172,11 @@ impl ValueCache {
         fetches.await;
     }
 
+    /// Drops everything, and keeps nothing until there is another manifest.
+    pub(crate) fn clear(self: &Arc<Self>) {
+        self.retain(&Arc::default());
+    }
+
     /// Takes over values that a former worker left in the arena, as far as the last manifest grants
     /// them. The rest is dropped, and so wiped unless an open file holds it.
     pub(crate) fn adopt(&self, values: Vec<(Key, Arc<Value>)>) {

@@ -37,6 +37,12 @@ pub(crate) enum FsError {
     /// A handle of a former process whose version is no longer to be had.
     #[error("the version that this handle was opened on is gone")]
     HandleLost,
+    /// The service of an open file was taken from this node, or the node may serve nothing any more.
+    #[error("the service is no longer assigned to this node")]
+    Revoked,
+    /// The node's certificate has ended: nobody can tell this node any more that it was revoked.
+    #[error("the node's certificate has ended and is not renewed: nothing is served")]
+    CertificateEnded,
     /// The value came and could not be kept.
     #[error("{0}")]
     NoRoom(SourceError),
@@ -56,13 +62,14 @@ impl FsError {
             Self::NotADirectory => Errno::NOTDIR,
             Self::IsADirectory => Errno::ISDIR,
             Self::ReadOnly => Errno::ROFS,
-            Self::Denied(_) => Errno::ACCESS,
+            Self::Denied(_) | Self::Revoked => Errno::ACCESS,
             // One number for all that an operator must look into: `node status` has the reason, and
             // a program can do nothing better with ESTALE or ETIMEDOUT, which many never expect.
             Self::Unreachable(_)
             | Self::Inconsistent(_)
             | Self::TimedOut
             | Self::Stale
+            | Self::CertificateEnded
             | Self::HandleLost => Errno::IO,
             Self::NoRoom(_) => Errno::NOMEM,
             Self::TooManyOpenFiles => Errno::NFILE,
@@ -101,6 +108,8 @@ mod tests {
             (SourceError::Inconsistent(text()).into(), Errno::IO),
             (FsError::TimedOut, Errno::IO),
             (FsError::Stale, Errno::IO),
+            (FsError::Revoked, Errno::ACCESS),
+            (FsError::CertificateEnded, Errno::IO),
             (FsError::HandleLost, Errno::IO),
             (SourceError::NoRoom.into(), Errno::NOMEM),
             (FsError::TooManyOpenFiles, Errno::NFILE),

@@ -1,11 +1,13 @@
-//! How old the manager's last word is.
+//! How old the manager's last word is, and whether it could still be heard.
 
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use rustix::time::{ClockId, clock_gettime};
 
+use super::error::FsError;
 use crate::host::shared_memory::Words;
 
 /// For how long last known good values are used by default: 12 hours.
@@ -27,6 +29,8 @@ const SINCE: usize = 1;
 pub(crate) struct Freshness {
     outage: Words,
     max_stale: Duration,
+    /// Whether the node's certificate has ended. Each worker knows it from the certificate.
+    ended: AtomicBool,
 }
 
 impl Freshness {
@@ -39,7 +43,7 @@ impl Freshness {
     /// # Panics
     /// When there are fewer than [`WORDS`](Self::WORDS).
     pub(crate) fn over(words: Words, max_stale: Duration) -> Self {
-        Self { outage: words.part(0..Self::WORDS), max_stale }
+        Self { outage: words.part(0..Self::WORDS), max_stale, ended: AtomicBool::new(false) }
     }
 
     /// This worker begins its work: disconnected as of now, since nobody has said otherwise yet, or for
@@ -84,12 +88,30 @@ impl Freshness {
         Some(Timestamp::from_second(seconds).unwrap_or(Timestamp::UNIX_EPOCH))
     }
 
+    /// Says whether the node's certificate has ended, and tells whether that is news.
+    pub(crate) fn set_certificate_ended(&self, ended: bool) -> bool {
+        self.ended.swap(ended, SeqCst) != ended
+    }
+
+    /// Whether the node's certificate has ended. Nothing is served then: the manager hears nothing of
+    /// this node any more, nor this node that it was revoked.
+    pub(crate) fn is_certificate_ended(&self) -> bool {
+        self.ended.load(SeqCst)
+    }
+
     /// Whether values may still be served.
-    pub(crate) fn is_usable(&self) -> bool {
+    ///
+    /// # Errors
+    /// Why they may not.
+    pub(crate) fn check(&self) -> Result<(), FsError> {
+        if self.is_certificate_ended() {
+            return Err(FsError::CertificateEnded);
+        }
         // The clock is read only in an outage.
         match self.outage[BEGAN].load(Acquire) {
-            0 => true,
-            began => self.tolerates(began, uptime()),
+            0 => Ok(()),
+            began if self.tolerates(began, uptime()) => Ok(()),
+            _ => Err(FsError::Stale),
         }
     }
 
@@ -140,12 +162,22 @@ mod tests {
         freshness.disconnected();
         assert_eq!(freshness.stale_since(), Some(Timestamp::UNIX_EPOCH));
         freshness.connected();
-        assert!(freshness.stale_since().is_none() && freshness.is_usable());
+        assert!(freshness.stale_since().is_none() && freshness.check().is_ok());
     }
 
     #[test]
     fn without_tolerance_nothing_is_served_in_an_outage() {
-        assert!(!freshness(Duration::ZERO).is_usable());
+        assert_eq!(freshness(Duration::ZERO).check(), Err(FsError::Stale));
+    }
+
+    #[test]
+    fn nothing_is_served_without_a_certificate_until_it_is_renewed() {
+        let freshness = freshness(DEFAULT_MAX_STALE);
+        assert!(!freshness.set_certificate_ended(false), "no news");
+        assert!(freshness.set_certificate_ended(true) && !freshness.set_certificate_ended(true));
+        freshness.connected();
+        assert_eq!(freshness.check(), Err(FsError::CertificateEnded));
+        assert!(freshness.set_certificate_ended(false) && freshness.check().is_ok());
     }
 
     #[test]

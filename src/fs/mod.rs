@@ -36,6 +36,7 @@ use tokio::sync::watch;
 pub(crate) use self::change::Change;
 pub(crate) use self::error::FsError;
 pub(crate) use self::freshness::{DEFAULT_MAX_STALE, Freshness};
+use self::handles::Opened;
 pub(crate) use self::handles::{Handle, Handles};
 pub(crate) use self::inode::{Inode, InodeKey};
 pub(crate) use self::request::RequestId;
@@ -104,9 +105,8 @@ impl FileSystem {
         layout: Layout,
         deadline: Duration,
     ) -> Arc<Self> {
-        let empty = Tree::new(&Manifest::default(), &layout, &key);
         Arc::new(Self {
-            tree: ArcSwap::from_pointee(empty),
+            tree: ArcSwap::from_pointee(Tree::before_any()),
             replaced: watch::Sender::new(()),
             updating: Mutex::new(()),
             handles,
@@ -120,9 +120,18 @@ impl FileSystem {
     }
 
     /// Takes over the files that were opened through a former worker, with what `find` has for an entry
-    /// of the arena and a version. Called once, before any other request.
-    pub(crate) fn adopt(&self, find: impl Fn(u32, VersionId) -> Option<Arc<Value>>) {
+    /// of the arena and a version, and revokes those whose service has been taken away by the last
+    /// manifest, if there was one. Called once, before any other request. Tells what the kernel must
+    /// forget.
+    pub(crate) fn adopt(&self, find: impl Fn(u32, VersionId) -> Option<Arc<Value>>) -> Vec<Change> {
         self.handles.adopt(find);
+        let tree = self.tree.load();
+        changed(self.handles.revoke(|inode, directory| tree.grants(inode, directory)))
+    }
+
+    /// Revokes every open file. Tells what the kernel must forget.
+    pub(crate) fn revoke_all(&self) -> Vec<Change> {
+        changed(self.handles.revoke(|_, _| false))
     }
 
     /// Shows another manifest from now on, and tells what the kernel must forget.
@@ -136,13 +145,16 @@ impl FileSystem {
         // After the swap: nobody asks for the old values any more. A new value that lands before
         // this line is not kept and will be fetched again, which is rare and harmless.
         self.cache.retain(manifest);
+        let revoked = self.handles.revoke(|inode, directory| new.grants(inode, directory));
         drop(updating);
         self.replaced.send_replace(());
         let mut changes = old.changes_to(&new);
-        // Who waits for a file that was removed while no worker ran is in neither tree.
-        let waited_for = self.handles.waited_for().into_iter();
-        let gone = waited_for.filter(|inode| old.node(*inode).is_err() && new.node(*inode).is_err());
-        changes.extend(gone.map(|inode| Change::Changed { inode }));
+        // Who waits for a file that was removed while no worker ran is in neither tree, and so is an
+        // open file whose target went before its service did.
+        let mut gone = revoked;
+        gone.extend(self.handles.waited_for());
+        gone.retain(|inode| old.node(*inode).is_err() && new.node(*inode).is_err());
+        changes.extend(changed(gone));
         changes
     }
 
@@ -195,21 +207,22 @@ impl FileSystem {
         if access != Access::Read {
             return Err(FsError::ReadOnly);
         }
-        if !self.freshness.is_usable() {
-            return Err(self.troubles.record(inode, FsError::Stale));
-        }
-        match self.cache.get_ready(&file.request) {
-            Some(value) => self.pin(file, value, request).map(Opening::Ready),
+        let opened = self.freshness.check().and_then(|()| match self.cache.get_ready(&file.request) {
+            Some(value) => self.pin(file, value, request),
+            None => Ok(None),
+        });
+        match opened.map_err(|error| self.troubles.record(inode, error))? {
+            Some(handle) => Ok(Opening::Ready(handle)),
             None => Ok(Opening::Wait(self.clone().open_cold(inode, request).boxed())),
         }
     }
 
     async fn open_cold(self: Arc<Self>, inode: Inode, request: RequestId) -> Result<Handle, FsError> {
-        let fetched = tokio::time::timeout(self.deadline, self.fetch(inode)).await;
-        match fetched.unwrap_or(Err(FsError::TimedOut)) {
-            Ok((file, value)) => {
+        let opened = tokio::time::timeout(self.deadline, self.fetch(inode, request)).await;
+        match opened.unwrap_or(Err(FsError::TimedOut)) {
+            Ok(handle) => {
                 self.troubles.clear(inode);
-                self.pin(&file, value, request)
+                Ok(handle)
             }
             // Removed while it was waited for, which is no trouble.
             Err(FsError::NotFound) => Err(FsError::NotFound),
@@ -217,15 +230,20 @@ impl FileSystem {
         }
     }
 
-    /// Fetches until what came is what the tree names. Bounded by the deadline of the caller.
-    async fn fetch(&self, inode: Inode) -> Result<(Arc<File>, Arc<Value>), FsError> {
+    /// Fetches until what came is what the tree names, and pins it. Bounded by the deadline of the
+    /// caller.
+    async fn fetch(&self, inode: Inode, request: RequestId) -> Result<Handle, FsError> {
         let mut replaced = self.replaced.subscribe();
         loop {
+            self.freshness.check()?;
             let file = self.tree.load().file(inode)?.clone();
             match self.cache.get(file.request.clone()).await {
-                Ok(value) if self.is_current(&file) => return Ok((file, value)),
-                // Rotated or removed on the way: the tree says which.
-                Ok(_) => {}
+                Ok(value) => {
+                    if let Some(handle) = self.pin(&file, value, request)? {
+                        return Ok(handle);
+                    }
+                    // Rotated or removed on the way: the tree says which.
+                }
                 // The manager is ahead of our tree, which a failed sender could not replace either.
                 Err(SourceError::Superseded) => {
                     replaced.changed().await.map_err(|_| FsError::NotFound)?;
@@ -245,13 +263,24 @@ impl FileSystem {
         tree.file(inode).ok().map(|file| file.request.details.version_id)
     }
 
-    fn pin(&self, file: &File, value: Arc<Value>, request: RequestId) -> Result<Handle, FsError> {
+    /// Opens a file on a version, unless that has been replaced or taken away meanwhile.
+    ///
+    /// Looked at when the open file is there: a change from then on finds it among the open files, and
+    /// one before is seen. So no open file is ever left out when some are revoked, and none is opened
+    /// on an old version once an update is over.
+    fn pin(&self, file: &File, value: Arc<Value>, request: RequestId) -> Result<Option<Handle>, FsError> {
         let inode = file.attributes.inode;
-        let pinned = self.handles.pin(inode, file.request.details.version_id, value, request);
-        pinned.map_err(|error| self.troubles.record(inode, error))
+        let version = file.request.details.version_id;
+        let handle = self.handles.pin(inode, file.directory, version, value, request)?;
+        if self.is_current(file) && !self.freshness.is_certificate_ended() {
+            return Ok(Some(handle));
+        }
+        self.handles.release(inode, handle);
+        Ok(None)
     }
 
-    /// Reads what the handle pins, whatever is current by now; past the end there is nothing.
+    /// Reads what the handle pins, whatever is current by now; past the end there is nothing. Once the
+    /// file's service is taken away, reads fail, also of what was open before.
     ///
     /// A file whose value was lost with a former worker is served while the cache has its version.
     pub(crate) fn read(
@@ -261,14 +290,17 @@ impl FileSystem {
         offset: u64,
         size: u32,
     ) -> Result<Slice, FsError> {
-        let pinned = self.handles.value(inode, handle);
-        let value = pinned.or_else(|| self.fetched_again(inode, handle)).ok_or(FsError::HandleLost)?;
+        let value = match self.handles.opened(inode, handle) {
+            Some(Opened::Value(value)) => value,
+            Some(Opened::Lost(version)) => self.kept(inode, version).ok_or(FsError::HandleLost)?,
+            Some(Opened::Revoked) => return Err(FsError::Revoked),
+            None => return Err(FsError::HandleLost),
+        };
         let start = usize::try_from(offset).unwrap_or(usize::MAX);
         Ok(value.copy(start..start.saturating_add(size as usize)))
     }
 
-    fn fetched_again(&self, inode: Inode, handle: Handle) -> Option<Arc<Value>> {
-        let version = self.handles.version(inode, handle)?;
+    fn kept(&self, inode: Inode, version: VersionId) -> Option<Arc<Value>> {
         let tree = self.tree.load();
         self.cache.get_version(&tree.file(inode).ok()?.request, version)
     }
@@ -310,8 +342,12 @@ impl FileSystem {
     /// Why opens fail, as far as the last ones show.
     pub(crate) fn trouble(&self) -> Option<Trouble> {
         // Staleness ends with the outage, not with the next open that has to wait.
-        let over = |error: &FsError| *error == FsError::Stale && self.freshness.is_usable();
-        self.troubles.last().filter(|trouble| !over(&trouble.error))
+        let now = self.freshness.check();
+        let is_over = |error: &FsError| match error {
+            FsError::Stale | FsError::CertificateEnded => now.as_ref().err() != Some(error),
+            _ => false,
+        };
+        self.troubles.last().filter(|trouble| !is_over(&trouble.error))
     }
 
     /// How many versions are pinned by open files.
@@ -328,6 +364,10 @@ impl FileSystem {
     pub(crate) fn polled(&self) -> usize {
         self.handles.polled()
     }
+}
+
+fn changed(inodes: impl IntoIterator<Item = Inode>) -> Vec<Change> {
+    inodes.into_iter().map(|inode| Change::Changed { inode }).collect()
 }
 
 /// Whether whoever takes directory entries has room for more.

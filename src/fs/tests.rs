@@ -192,6 +192,65 @@ async fn a_file_whose_value_was_lost_reads_while_its_version_is_cached() {
 }
 
 #[tokio::test]
+async fn a_file_ends_with_its_service_and_not_with_its_target() {
+    let rig = Rig::with(1, b"value");
+    let (inode, handle) = (rig.inode(), rig.opened().await.expect("a handle"));
+    let read = || rig.fs.read(inode, handle, 0, 100).map(|slice| slice.expose_secret().to_vec());
+    let mut without_targets = Manifest::default();
+    without_targets.services.entry("web".parse().expect("a name")).or_default();
+    rig.fs.update(&Arc::new(without_targets));
+    assert_eq!(read().as_deref(), Ok(b"value".as_slice()), "detached");
+    assert_eq!(rig.fs.poll(inode, handle, Some(5)), Readiness::Changed);
+    let changes = rig.fs.update(&Arc::default());
+    assert_eq!(changes, [Change::Changed { inode }], "what is mapped goes too");
+    assert_eq!((read(), rig.fs.pinned()), (Err(FsError::Revoked), 0));
+    assert_eq!(rig.fs.poll(inode, handle, None), Readiness::Changed);
+    assert_eq!(rig.fs.take_pollers(inode), [5]);
+    // Assigned again, and even cached: it must be opened again.
+    rig.publish(1, b"value");
+    let again = rig.opened().await.expect("a handle");
+    assert_eq!((rig.read(again), read()), (b"value".to_vec(), Err(FsError::Revoked)));
+}
+
+#[tokio::test]
+async fn who_takes_over_without_a_manifest_revokes_nothing() {
+    let rig = Rig::with(1, b"value");
+    let (inode, handle) = (rig.inode(), rig.opened().await.expect("a handle"));
+    let Some(Opened::Value(value)) = rig.fs.handles.opened(inode, handle) else { panic!("pinned") };
+    rig.fs.tree.store(Arc::new(Tree::before_any()));
+    assert_eq!(rig.fs.adopt(|_, _| Some(value.clone())), []);
+    assert_eq!(rig.fs.read(inode, handle, 0, 9).expect("a read").expose_secret(), b"value");
+    rig.fs.tree.store(Arc::new(Tree::new(&Manifest::default(), &rig.fs.layout, &rig.fs.key)));
+    assert_eq!(rig.fs.adopt(|_, _| Some(value.clone())), [Change::Changed { inode }]);
+    assert_eq!(rig.fs.read(inode, handle, 0, 9).err(), Some(FsError::Revoked));
+}
+
+#[tokio::test]
+async fn without_a_certificate_names_stay_and_nothing_is_opened_or_read() {
+    let rig = Rig::with(1, b"value");
+    rig.fs.freshness.connected();
+    let (inode, handle) = (rig.inode(), rig.opened().await.expect("a handle"));
+    rig.source.put(id(2), Ok(b"newer"));
+    rig.source.shut_gate();
+    rig.fs.update(&db(2, 5));
+    let Ok(Opening::Wait(mut opening)) = rig.open() else { panic!("nothing is cached") };
+    assert!((&mut opening).now_or_never().is_none());
+    rig.fs.freshness.set_certificate_ended(true);
+    rig.cache.clear();
+    assert_eq!(rig.fs.revoke_all(), [Change::Changed { inode }]);
+    rig.source.open_gate();
+    assert_eq!(opening.await, Err(FsError::CertificateEnded), "although its value came");
+    assert_eq!(rig.fs.read(inode, handle, 0, 9).err(), Some(FsError::Revoked));
+    assert_eq!(rig.opened().await, Err(FsError::CertificateEnded));
+    assert_eq!(rig.fs.trouble().expect("a reason").error, FsError::CertificateEnded);
+    assert_eq!((rig.fs.attributes(inode).expect("it is there").size, rig.fs.pinned()), (5, 0));
+    assert_eq!(rig.cache.status().entries, 0);
+    rig.fs.freshness.set_certificate_ended(false);
+    let again = rig.opened().await.expect("a handle");
+    assert_eq!((rig.read(again), rig.fs.trouble()), (b"newer".to_vec(), None));
+}
+
+#[tokio::test]
 async fn who_waits_for_a_file_that_went_while_no_worker_ran_is_woken() {
     let rig = Rig::with(1, b"value");
     let (inode, handle) = (rig.inode(), rig.opened().await.expect("a handle"));

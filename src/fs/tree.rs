@@ -1,7 +1,7 @@
 //! The directory tree that a manifest describes. It never changes: each manifest makes a new one.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry as Slot;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -56,6 +56,8 @@ pub(crate) enum Kind {
 pub(crate) struct File {
     /// What `stat` shows.
     pub(crate) attributes: Attributes,
+    /// The number of its service's directory, also where that is the root.
+    pub(crate) directory: Inode,
     /// How its current value is had.
     pub(crate) request: ValueRequest,
 }
@@ -99,9 +101,18 @@ pub(crate) enum Node {
 pub(crate) struct Tree {
     nodes: HashMap<Inode, Node>,
     left_out: Vec<String>,
+    /// The directories of the services that the node has, shown here or not. Nothing before the first
+    /// manifest.
+    services: Option<HashSet<Inode>>,
 }
 
 impl Tree {
+    /// The tree before the first manifest: it shows nothing, and knows of nothing that it was taken away.
+    pub(crate) fn before_any() -> Self {
+        let tree = Self::numbered(&Manifest::default(), &Layout::AllServices, |_, _| Inode::ROOT);
+        Self { services: None, ..tree }
+    }
+
     /// The tree that a manifest describes.
     pub(crate) fn new(manifest: &Manifest, layout: &Layout, key: &InodeKey) -> Self {
         Self::numbered(manifest, layout, |service, target| match target {
@@ -115,25 +126,26 @@ impl Tree {
         layout: &Layout,
         number: impl Fn(&ServiceName, Option<&TargetName>) -> Inode,
     ) -> Self {
-        let mut tree = Self { nodes: HashMap::new(), left_out: Vec::new() };
+        let services = manifest.services.keys().map(|service| number(service, None)).collect();
+        let mut tree = Self { nodes: HashMap::new(), left_out: Vec::new(), services: Some(services) };
         // The root's number is taken before any other can claim it.
         tree.nodes.insert(Inode::ROOT, Node::Directory(Directory::new(Inode::ROOT, Inode::ROOT)));
         for (service, targets) in &manifest.services {
+            let own = number(service, None);
             let parent = match layout {
                 Layout::AllServices => {
-                    let inode = number(service, None);
-                    let directory = Node::Directory(Directory::new(inode, Inode::ROOT));
-                    if !tree.add(Inode::ROOT, inode, service.as_str(), directory) {
+                    let directory = Node::Directory(Directory::new(own, Inode::ROOT));
+                    if !tree.add(Inode::ROOT, own, service.as_str(), directory) {
                         continue;
                     }
-                    inode
+                    own
                 }
                 Layout::OneService(only) if only == service => Inode::ROOT,
                 Layout::OneService(_) => continue,
             };
             for (target, details) in targets {
                 let inode = number(service, Some(target));
-                let file = Node::File(Arc::new(File::new(inode, service, target, details)));
+                let file = Node::File(Arc::new(File::new(inode, own, service, target, details)));
                 tree.add(parent, inode, target.as_str(), file);
             }
         }
@@ -214,6 +226,16 @@ impl Tree {
         self.node(self.directory(parent)?.named(name).ok_or(FsError::NotFound)?)
     }
 
+    /// Whether a file that was opened in a service's directory may still be read. Where it is not
+    /// known which service it was, only while the file is there.
+    pub(super) fn grants(&self, file: Inode, directory: Option<Inode>) -> bool {
+        let Some(services) = &self.services else { return true };
+        match directory {
+            Some(directory) => services.contains(&directory),
+            None => self.file(file).is_ok(),
+        }
+    }
+
     /// All nodes, in no order.
     pub(super) fn nodes(&self) -> impl Iterator<Item = (Inode, &Node)> {
         self.nodes.iter().map(|(inode, node)| (*inode, node))
@@ -237,7 +259,13 @@ impl Node {
 }
 
 impl File {
-    fn new(inode: Inode, service: &ServiceName, target: &TargetName, details: &Target) -> Self {
+    fn new(
+        inode: Inode,
+        directory: Inode,
+        service: &ServiceName,
+        target: &TargetName,
+        details: &Target,
+    ) -> Self {
         let attributes = Attributes {
             inode,
             kind: Kind::File,
@@ -250,7 +278,7 @@ impl File {
         };
         let request =
             ValueRequest { service: service.clone(), target: target.clone(), details: details.clone() };
-        Self { attributes, request }
+        Self { attributes, directory, request }
     }
 }
 

@@ -53,7 +53,7 @@ impl Troubles {
 
 /// Whether one success shows that the trouble is over for all files.
 const fn is_general(error: &FsError) -> bool {
-    matches!(error, FsError::Unreachable(_) | FsError::TimedOut | FsError::Stale)
+    matches!(error, FsError::Unreachable(_) | FsError::TimedOut | FsError::Stale | FsError::CertificateEnded)
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The node daemon: what it is, whom it follows and what it mounts.
 
 mod config;
+mod expiry;
 mod follow;
 mod identity;
 mod join;

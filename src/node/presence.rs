@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
+use jiff::Timestamp;
 use secretfs_wire::ServiceName;
 use secretfs_wire::manifest::{Manifest, RawManifest};
 use secretfs_wire::stream::{Cursor, Follow, OutOfOrder, Received, Replica, StreamMessage};
@@ -10,6 +11,7 @@ use tokio::net::UnixListener;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
+use super::expiry::{self, end_with_certificate};
 use super::follow::{Follower, follow};
 use super::identity::{About, NodeIdentity, certificate_end};
 use super::renewal::keep_certificate;
@@ -178,11 +180,22 @@ impl Prepared {
         connections: &[Connection],
         activation: Activation,
     ) -> Result<Active, PrepareError> {
-        let Self { shared, mounts, received, replica, shown, .. } = self;
+        let Self { shared, mut mounts, received, replica, shown, .. } = self;
         shared.freshness.begin();
+        let certificate_expires = certificate_end(&self.certificate);
+        // Known before anything is served.
+        let has_ended = expiry::left(Timestamp::now(), certificate_expires).is_zero();
+        shared.freshness.set_certificate_ended(has_ended);
         let left_behind = LeftBehind::in_arena(&shared.arena);
-        for mount in &mounts {
-            mount.file_system.adopt(|entry, version| left_behind.find(entry, version));
+        for mount in &mut mounts {
+            let mut changes = mount.file_system.adopt(|entry, version| left_behind.find(entry, version));
+            if has_ended {
+                changes.extend(mount.file_system.revoke_all());
+            }
+            mount.unannounced.push((received, changes));
+        }
+        if has_ended {
+            shared.cache.clear();
         }
         // After the open files: what neither they nor the manifest hold is wiped here.
         shared.cache.adopt(left_behind.into_values());
@@ -196,7 +209,6 @@ impl Prepared {
             server.apply(changes, announcement.clone());
             serving.push(Mounted { path, service, file_system, server });
         }
-        let certificate_expires = certificate_end(&self.certificate);
         let shown = Shown { certificate_expires, ..shown };
         let node = Arc::new(Node {
             shared,
@@ -230,6 +242,7 @@ impl Active {
         tokio::join!(
             follow(client.clone(), renewed.clone(), node.clone()),
             keep_certificate(node.clone(), client, ca, renewed),
+            end_with_certificate(node.clone()),
             status::serve(listener, || node.status()),
             session,
         );
@@ -262,6 +275,10 @@ impl Follower for Node {
     }
 
     fn shut_out(&self) {
+        // A manager that still hears of this node says the same of a certificate that has ended.
+        if self.shared.freshness.is_certificate_ended() {
+            return;
+        }
         let mut last = self.last();
         if last.replica.clear() == Received::Changed {
             tracing::warn!("the manager shuts this node out; every value is wiped");
@@ -295,6 +312,26 @@ impl Node {
     fn last(&self) -> MutexGuard<'_, Last> {
         // As for `shown`.
         self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Wipes every value when the certificate has ended, and serves again when it has not. Names and
+    /// attributes stay.
+    pub(super) fn set_certificate_ended(&self, ended: bool) {
+        // Before anything is wiped: an open that is under way looks at it when it has its value.
+        if !self.shared.freshness.set_certificate_ended(ended) {
+            return;
+        }
+        if !ended {
+            tracing::info!("the certificate is renewed after all; values are served again");
+            // The cache keeps again what the manifest grants.
+            self.install(&mut self.last());
+            return;
+        }
+        tracing::warn!("the certificate has ended and is not renewed; every value is wiped");
+        self.shared.cache.clear();
+        for Mounted { file_system, server, .. } in &self.mounts {
+            server.apply(file_system.revoke_all(), ());
+        }
     }
 
     pub(super) fn shown(&self) -> MutexGuard<'_, Shown> {

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use jiff::Timestamp;
 use serde::Serialize;
 
 use super::super::config::ConfigFile;
@@ -57,7 +58,9 @@ fn describe(status: &NodeStatus, holder: &HolderStatus) -> String {
         format!("Stream:       {link}"),
     ];
     if let Some(end) = status.certificate_expires {
-        lines.push(format!("Certificate:  ends {}", output::time(end)));
+        let has_ended = end <= Timestamp::now();
+        let what = if has_ended { "has ended, so that nothing is served:" } else { "ends" };
+        lines.push(format!("Certificate:  {what} {}", output::time(end)));
     }
     for mount in &status.mounts {
         let what = mount.service.as_ref().map_or("all services".to_owned(), |name| format!("service {name}"));

@@ -1,4 +1,5 @@
-//! Open files: each pins the version that it was opened on, whichever worker opened it.
+//! Open files: each pins the version that it was opened on, whichever worker opened it, until it is
+//! closed or its service is taken away.
 
 mod rows;
 #[cfg(test)]
@@ -68,6 +69,19 @@ struct Open {
     empty: Vec<u16>,
     /// Rows that wait for their inode to change.
     waiting: HashMap<Inode, HashSet<u16>>,
+    /// Whether the rows are this worker's to write.
+    serving: bool,
+}
+
+/// What an open file reads.
+#[derive(Debug)]
+pub(crate) enum Opened {
+    /// Its version.
+    Value(Arc<Value>),
+    /// Its version, whose value was lost with a former worker.
+    Lost(VersionId),
+    /// Nothing any more.
+    Revoked,
 }
 
 impl Handles {
@@ -89,11 +103,11 @@ impl Handles {
     /// `find` has for an entry of the arena and a version. If that is nothing the file stays open,
     /// since the kernel has it open. Rows that make no sense are cleared.
     pub(crate) fn adopt(&self, find: impl Fn(u32, VersionId) -> Option<Arc<Value>>) {
-        let mut open = Open::default();
+        let mut open = Open { serving: true, ..Open::default() };
         for row in self.rows.all() {
             match self.rows.row(row) {
                 Some(opened) => {
-                    open.pin(row, find(opened.entry, opened.version));
+                    open.pin(row, opened.version.and_then(|version| find(opened.entry, version)));
                     // Whether it still waits only the kernel knows. It is woken once too often at most.
                     if self.rows.poller(row).is_some() {
                         open.waiting.entry(opened.inode).or_default().insert(row);
@@ -109,10 +123,11 @@ impl Handles {
         *self.lock() = open;
     }
 
-    /// Opens a file once more.
+    /// Opens a file of a service's directory once more.
     pub(crate) fn pin(
         &self,
         inode: Inode,
+        directory: Inode,
         version: VersionId,
         value: Arc<Value>,
         request: RequestId,
@@ -125,8 +140,10 @@ impl Handles {
                 mark => mark as u16,
             },
         };
-        let opened = Row { inode, version, entry: value.entry(), request: request.number };
+        let (version, directory) = (Some(version), Some(directory));
+        let opened = Row { inode, directory, version, entry: value.entry(), request: request.number };
         let handle = self.rows.fill(row, &opened);
+        open.serving = true;
         open.pin(row, Some(value));
         Ok(handle)
     }
@@ -145,22 +162,50 @@ impl Handles {
         drop(dropped);
     }
 
-    /// The pinned value, unless the file is not open or its value was lost with a former worker.
-    pub(crate) fn value(&self, inode: Inode, handle: Handle) -> Option<Arc<Value>> {
+    /// What an open file reads, or nothing if it is not open.
+    pub(crate) fn opened(&self, inode: Inode, handle: Handle) -> Option<Opened> {
         let open = self.lock();
         if !self.rows.is(inode, handle) {
             return None;
         }
-        open.values.get(usize::from(handle.row()))?.clone()
+        // The value goes when the file is revoked, so that the rest of the row need not be read.
+        if let Some(Some(value)) = open.values.get(usize::from(handle.row())) {
+            return Some(Opened::Value(value.clone()));
+        }
+        Some(self.rows.row(handle.row())?.version.map_or(Opened::Revoked, Opened::Lost))
     }
 
-    /// The version that an open file was opened on.
+    /// The version that an open file was opened on. None if it is revoked.
     pub(crate) fn version(&self, inode: Inode, handle: Handle) -> Option<VersionId> {
         let _open = self.lock();
         if !self.rows.is(inode, handle) {
             return None;
         }
-        self.rows.row(handle.row()).map(|opened| opened.version)
+        self.rows.row(handle.row())?.version
+    }
+
+    /// Revokes every open file that is not granted any more, which is asked with its inode and its
+    /// service's directory, and lets go of what it pins. For good: granted again, it must be opened
+    /// again. Tells the inodes.
+    pub(crate) fn revoke(&self, is_granted: impl Fn(Inode, Option<Inode>) -> bool) -> HashSet<Inode> {
+        let mut open = self.lock();
+        let (mut inodes, mut dropped) = (HashSet::new(), Vec::new());
+        // A standby learns of manifests too. The rows are still the active worker's then.
+        if !open.serving {
+            return inodes;
+        }
+        for row in self.rows.all() {
+            let Some(opened) = self.rows.row(row).filter(|opened| opened.version.is_some()) else { continue };
+            if !is_granted(opened.inode, opened.directory) {
+                self.rows.revoke(row);
+                dropped.extend(open.values.get_mut(usize::from(row)).and_then(Option::take));
+                inodes.insert(opened.inode);
+            }
+        }
+        // Wiped where nobody waits for it.
+        drop(open);
+        drop(dropped);
+        inodes
     }
 
     /// Closes an open file. One that is closed stays so: a killed worker may have done it before it

@@ -22,20 +22,32 @@ const HEADER: usize = 8;
 const MARK: usize = 0;
 const LAST_TAG: usize = 1;
 
-// The words of a row, of which there are more than are used.
+// The words of a row.
 const HANDLE: usize = 0;
 const INODE: usize = 1;
 const VERSION: usize = 2;
 const ENTRY: usize = 3;
 const REQUEST: usize = 4;
 const POLLER: usize = 5;
+const DIRECTORY: usize = 6;
+/// The handle that the directory is of. A worker of an older version neither writes nor clears the
+/// two, and what it leaves in them is another file's.
+const DIRECTORY_OF: usize = 7;
 const ROW: usize = 8;
+
+/// In the place of a version.
+const REVOKED: u64 = 0;
 
 /// An open file, as far as it is known to all workers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Row {
     pub(super) inode: Inode,
-    pub(super) version: VersionId,
+    /// The directory of the service that it was opened for. Nothing if a worker of an older version
+    /// opened it, which did not say.
+    pub(super) directory: Option<Inode>,
+    /// Nothing once the open file is revoked. A worker of an older version takes such a row for
+    /// nonsense, and so does not read it either.
+    pub(super) version: Option<VersionId>,
     /// Where in the arena the value is.
     pub(super) entry: u32,
     /// The number of the request that opened it.
@@ -74,10 +86,12 @@ impl Rows {
         // First of all: nobody looks at a row beyond the mark.
         self.0[MARK].fetch_max(u64::from(row) + 1, Release);
         self.word(row, INODE).store(opened.inode.as_u64(), Relaxed);
-        self.word(row, VERSION).store(opened.version.as_u64(), Relaxed);
+        self.word(row, VERSION).store(opened.version.map_or(REVOKED, VersionId::as_u64), Relaxed);
         self.word(row, ENTRY).store(u64::from(opened.entry) + 1, Relaxed);
         self.word(row, REQUEST).store(opened.request, Relaxed);
         self.word(row, POLLER).store(0, Relaxed);
+        self.word(row, DIRECTORY).store(opened.directory.map_or(0, Inode::as_u64), Relaxed);
+        self.word(row, DIRECTORY_OF).store(handle.as_u64(), Relaxed);
         self.word(row, HANDLE).store(handle.as_u64(), Release);
         handle
     }
@@ -85,9 +99,14 @@ impl Rows {
     pub(super) fn clear(&self, row: u16) {
         self.word(row, HANDLE).store(0, Release);
         fence(Release);
-        for word in [INODE, VERSION, ENTRY, REQUEST, POLLER] {
+        for word in [INODE, VERSION, ENTRY, REQUEST, POLLER, DIRECTORY, DIRECTORY_OF] {
             self.word(row, word).store(0, Relaxed);
         }
+    }
+
+    /// Revokes an open file for every worker: it has no version any more, and never again.
+    pub(super) fn revoke(&self, row: u16) {
+        self.word(row, VERSION).store(REVOKED, Release);
     }
 
     /// Whether this open file is in its row.
@@ -113,7 +132,13 @@ impl Rows {
         }
         Some(Row {
             inode: Inode::from_u64(word(INODE)),
-            version: VersionId::from_u64(word(VERSION))?,
+            directory: Some(word(DIRECTORY))
+                .filter(|directory| *directory != 0 && word(DIRECTORY_OF) == handle.as_u64())
+                .map(Inode::from_u64),
+            version: match word(VERSION) {
+                REVOKED => None,
+                version => Some(VersionId::from_u64(version)?),
+            },
             entry: u32::try_from(word(ENTRY).checked_sub(1)?).ok()?,
             request: word(REQUEST),
         })

@@ -1,7 +1,7 @@
 //! The file system against a model of what it promises, over random histories in which workers are
 //! killed.
 //!
-//! The model is three maps and no cleverness: what the manifest says, what the cache must hold, and a
+//! The model is a few maps and no cleverness: what the manifest says, what the cache must hold, and a
 //! kernel that remembers everything it was ever told until a [`Change`] makes it forget. If anything
 //! that this kernel still remembers is ever wrong, a program would see it for an hour.
 
@@ -40,6 +40,8 @@ enum Step {
     Recreate(Place),
     Chown(Place, u32),
     Detach(Place),
+    /// A service is taken from the node, with all its targets.
+    Unassign(usize),
     Open(Place),
     Read {
         file: usize,
@@ -59,6 +61,8 @@ enum Step {
     KillInOpen(Place),
     /// The worker is killed when it has closed a file and has not said so.
     KillInClose(usize),
+    /// The worker is killed, and a service is taken away before the next one takes over.
+    KillAndUnassign(usize),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -69,6 +73,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => place().prop_map(Step::Recreate),
         1 => (place(), 0..3u32).prop_map(|(place, uid)| Step::Chown(place, uid)),
         2 => place().prop_map(Step::Detach),
+        1 => (0..SERVICES.len()).prop_map(Step::Unassign),
         6 => place().prop_map(Step::Open),
         4 => (any::<usize>(), 0..60u64, 0..60u32)
             .prop_map(|(file, offset, size)| Step::Read { file, offset, size }),
@@ -80,6 +85,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Kill),
         1 => place().prop_map(Step::KillInOpen),
         1 => any::<usize>().prop_map(Step::KillInClose),
+        1 => (0..SERVICES.len()).prop_map(Step::KillAndUnassign),
     ]
 }
 
@@ -137,6 +143,17 @@ fn opening_again_and_again_for_one_request_opens_one_file() {
     ]);
 }
 
+#[test]
+fn an_open_file_ends_with_its_service_also_while_no_worker_runs_and_stays_so() {
+    let (here, there) = ((0, 0), (1, 0));
+    let read = |file| Step::Read { file, offset: 0, size: 60 };
+    let open = [Step::Attach(here), Step::Attach(there), Step::Open(here), Step::Open(there)];
+    for end in [Step::Unassign(0), Step::KillAndUnassign(0)] {
+        let after = [end, read(0), read(1), Step::Attach(here), read(0), Step::Kill, read(0), read(1)];
+        run(&[&open[..], &after].concat());
+    }
+}
+
 fn run(steps: &[Step]) {
     let mut world = World::new();
     for step in steps {
@@ -152,6 +169,7 @@ struct World {
     memory: Memory,
     worker: Worker,
     // The model.
+    assigned: BTreeSet<usize>,
     shown: BTreeMap<Place, Target>,
     cached: BTreeSet<(Place, VersionId)>,
     open: Vec<OpenFile>,
@@ -168,6 +186,7 @@ struct OpenFile {
     handle: Handle,
     place: Place,
     version: VersionId,
+    revoked: bool,
 }
 
 impl World {
@@ -175,12 +194,14 @@ impl World {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let source = TestSource::new();
         let memory = Memory::new();
-        let worker = Worker::start(&memory, &source, runtime.handle(), &Arc::default());
+        let worker = Worker::prepare(&memory, &source, runtime.handle(), &Arc::default());
+        worker.take_over();
         Self {
             runtime,
             source,
             memory,
             worker,
+            assigned: BTreeSet::new(),
             shown: BTreeMap::new(),
             cached: BTreeSet::new(),
             open: Vec::new(),
@@ -208,6 +229,10 @@ impl World {
                 self.shown.remove(place);
                 self.publish();
             }
+            Step::Unassign(service) => {
+                self.unassign(*service);
+                self.publish();
+            }
             Step::Open(place) => {
                 let request = self.request();
                 self.open(*place, request);
@@ -224,18 +249,19 @@ impl World {
                 self.cached.clear();
             }
             Step::Fail(failing) => self.failing = *failing,
-            Step::Kill => self.kill(),
+            Step::Kill => self.kill(|_| ()),
+            Step::KillAndUnassign(service) => self.kill(|world| world.unassign(*service)),
             Step::KillInOpen(place) => {
                 let request = self.request();
                 let before = self.open.len();
                 self.open(*place, request);
                 self.open.truncate(before);
-                self.kill();
+                self.kill(|_| ());
                 self.open(*place, RequestId { repeated: true, ..request });
             }
             Step::KillInClose(file) => {
                 if let Some(OpenFile { inode, handle, .. }) = self.close(*file) {
-                    self.kill();
+                    self.kill(|_| ());
                     self.worker.fs.release(inode, handle);
                 }
             }
@@ -256,11 +282,25 @@ impl World {
         Some(closed)
     }
 
-    /// Nothing of the worker is dropped. What it had is read by the next one from the memory alone.
-    fn kill(&mut self) {
-        let next = Worker::start(&self.memory, &self.source, self.runtime.handle(), &self.manifest());
+    /// A service is taken from the node, in the model.
+    fn unassign(&mut self, service: usize) {
+        self.assigned.remove(&service);
+        self.shown.retain(|(of, _), _| *of != service);
+        for file in self.open.iter_mut().filter(|file| file.place.0 == service) {
+            file.revoked = true;
+        }
+    }
+
+    /// Nothing of the worker is dropped. What it had is read by the next one from the memory alone,
+    /// which is told what the kernel must forget of a change that came meanwhile.
+    fn kill(&mut self, meanwhile: impl FnOnce(&mut Self)) {
+        let next = Worker::prepare(&self.memory, &self.source, self.runtime.handle(), &self.manifest());
+        meanwhile(self);
+        self.kernel.apply(&next.fs.update(&self.manifest()));
+        next.take_over();
         std::mem::forget(std::mem::replace(&mut self.worker, next));
         self.kernel.forget_attributes();
+        self.forget_what_is_not_shown();
         // What only an open file held is in the cache again.
         for OpenFile { place, version, .. } in &self.open {
             if self.shown.get(place).is_some_and(|target| target.version_id == *version) {
@@ -272,6 +312,7 @@ impl World {
     /// Another version at a place, with a number made from the old one's.
     fn show(&mut self, place: Place, number: impl Fn(u64) -> u64) {
         self.versions += 1;
+        self.assigned.insert(place.0);
         let old = self.shown.get(&place).map_or(0, |target| target.version);
         let ownership = self.shown.get(&place).map(|target| target.ownership).unwrap_or_default();
         let id = VersionId::from_u64(self.versions).unwrap();
@@ -310,10 +351,19 @@ impl World {
         self.source.put(version, answer);
     }
 
+    fn forget_what_is_not_shown(&mut self) {
+        let shown = &self.shown;
+        self.cached.retain(|(place, version)| shown.get(place).map(|t| t.version_id) == Some(*version));
+    }
+
     fn manifest(&self) -> Arc<Manifest> {
         let rows = self.shown.iter();
         let rows = rows.map(|((s, t), target)| (SERVICES[*s], TARGETS[*t], target.clone()));
-        Arc::new(manifest(rows))
+        let mut manifest = manifest(rows);
+        for service in &self.assigned {
+            manifest.services.entry(SERVICES[*service].parse().expect("a name")).or_default();
+        }
+        Arc::new(manifest)
     }
 
     fn inode(&self, (service, target): Place) -> Option<Inode> {
@@ -340,7 +390,7 @@ impl World {
         }
         let handle = opened.expect("it is granted");
         assert!(self.open.iter().all(|other| other.handle != handle), "two have one handle");
-        self.open.push(OpenFile { inode, handle, place, version: target.version_id });
+        self.open.push(OpenFile { inode, handle, place, version: target.version_id, revoked: false });
     }
 
     fn try_open(&self, inode: Inode, place: Place, request: RequestId) -> Result<Handle, FsError> {
@@ -357,8 +407,12 @@ impl World {
         if self.open.is_empty() {
             return;
         }
-        let OpenFile { inode, handle, version, .. } = self.open[file % self.open.len()];
-        let slice = self.worker.fs.read(inode, handle, offset, size).expect("an open file");
+        let OpenFile { inode, handle, version, revoked, .. } = self.open[file % self.open.len()];
+        let slice = match self.worker.fs.read(inode, handle, offset, size) {
+            Err(error) => return assert_eq!((error, revoked), (FsError::Revoked, true)),
+            Ok(slice) => slice,
+        };
+        assert!(!revoked, "its service was taken away");
         let expected: Vec<u8> =
             value(version).iter().skip(offset as usize).take(size as usize).copied().collect();
         assert_eq!(slice.expose_secret(), expected);
@@ -392,12 +446,14 @@ impl World {
             let inode = self.inode(*place).expect("what the manifest shows is there");
             assert_eq!(*self.inodes.entry(*place).or_insert(inode), inode, "a number has changed");
         }
-        for OpenFile { inode, handle, place, version } in &self.open {
-            let is_current = self.shown.get(place).is_some_and(|target| target.version_id == *version);
+        for OpenFile { inode, handle, place, version, revoked } in &self.open {
+            let is_current =
+                !revoked && self.shown.get(place).is_some_and(|target| target.version_id == *version);
             assert_eq!(self.worker.fs.poll(*inode, *handle, None) == Readiness::Current, is_current);
         }
         assert_eq!(self.worker.fs.open_files(), self.open.len(), "open files");
-        let versions: BTreeSet<_> = self.open.iter().map(|file| (file.place, file.version)).collect();
+        let held = self.open.iter().filter(|file| !file.revoked);
+        let versions: BTreeSet<_> = held.map(|file| (file.place, file.version)).collect();
         assert_eq!(self.worker.fs.pinned(), versions.len(), "pinned versions");
         assert_eq!(self.source.asked().len(), self.asked, "fetches");
         assert_eq!(self.worker.cache.status().entries, self.cached.len(), "cached values");

@@ -38,15 +38,14 @@ impl Memory {
 }
 
 impl Worker {
-    /// A worker takes over what is in the memory, and knows this manifest.
-    pub(super) fn start(
+    /// A standby that knows this manifest.
+    pub(super) fn prepare(
         memory: &Memory,
         source: &Arc<TestSource>,
         runtime: &Runtime,
         manifest: &Arc<Manifest>,
     ) -> Self {
         let arena = Arena::over(memory.values.clone());
-        let left_behind = LeftBehind::in_arena(&arena);
         let cache = ValueCache::new(source.clone(), 1 << 20, arena.clone(), runtime.clone());
         let patience = Duration::from_secs(600);
         let freshness = Arc::new(Freshness::over(memory.outage.clone(), patience));
@@ -54,9 +53,14 @@ impl Worker {
         let key = InodeKey::for_node(NodeId::from_u64(1).expect("an id"));
         let handles = Handles::over(memory.handles.clone());
         let fs = FileSystem::new(cache.clone(), freshness, handles, key, Layout::AllServices, patience);
-        fs.adopt(|entry, version| left_behind.find(entry, version));
         fs.update(manifest);
-        cache.adopt(left_behind.into_values());
         Self { fs, cache, arena }
+    }
+
+    /// It takes over what is in the memory.
+    pub(super) fn take_over(&self) {
+        let left_behind = LeftBehind::in_arena(&self.arena);
+        self.fs.adopt(|entry, version| left_behind.find(entry, version));
+        self.cache.adopt(left_behind.into_values());
     }
 }

@@ -1,7 +1,7 @@
 //! Changes reach open files, closed files, watchers and bind mounts as promised.
 
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -53,9 +53,40 @@ fn what_is_revoked_disappears_and_what_is_granted_appears() {
     let names: Vec<_> =
         fs::read_dir(rig.path("")).expect("a listing").map(|e| e.unwrap().file_name()).collect();
     assert_eq!(names, ["new"]);
-    let mut value = [0; 5];
-    open.read_exact_at(&mut value, 0).expect("an open file is read to its end");
-    assert_eq!(&value, b"value");
+    let error = open.read_exact_at(&mut [0; 5], 0).expect_err("its service is gone");
+    assert_eq!(error.kind(), ErrorKind::PermissionDenied);
+}
+
+#[test]
+fn an_open_file_and_its_poller_end_with_the_service_for_good() {
+    let rig = Rig::new(&[("web", "db", 1, b"value"), ("job", "db", 2, b"stays")]);
+    let open = File::open(rig.path("web/db")).expect("the file");
+    let stays = File::open(rig.path("job/db")).expect("the file");
+    let read = |file: &File| {
+        let mut value = [0; 5];
+        file.read_exact_at(&mut value, 0).map(|()| value.to_vec())
+    };
+    assert_eq!(read(&open).expect("granted"), b"value");
+    let change = PollFlags::PRI | PollFlags::ERR;
+    let patience = Timespec { tv_sec: 10, tv_nsec: 0 };
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| {
+            let mut polled = [PollFd::new(&open, change)];
+            rustix::event::poll(&mut polled, Some(&patience)).expect("poll");
+            polled[0].revents()
+        });
+        eventually("it waits", || rig.fs.polled() == 1);
+        let began = Instant::now();
+        rig.publish(&[("job", "db", 2, b"stays")]);
+        assert_eq!(read(&open).expect_err("at once").kind(), ErrorKind::PermissionDenied);
+        assert_eq!(waiting.join().expect("a result"), change);
+        assert!(began.elapsed() < Duration::from_secs(9), "nobody woke it");
+    });
+    assert_eq!(rig.fs.pinned(), 1, "its value is let go");
+    assert_eq!(read(&stays).map_err(|error| error.kind()), Ok(b"stays".to_vec()));
+    rig.publish(&[("web", "db", 1, b"value"), ("job", "db", 2, b"stays")]);
+    assert_eq!(rig.read("web/db"), b"value", "opened again");
+    assert_eq!(read(&open).expect_err("for good").kind(), ErrorKind::PermissionDenied);
 }
 
 #[test]

@@ -57,6 +57,7 @@ fn table() -> Vec<(Access, Routes)> {
         (Node, routes!(node::changes)),
         (Node, routes!(node::envelope)),
         (Node, routes!(node::renew)),
+        (Node, routes!(node::usage)),
     ]
 }
 

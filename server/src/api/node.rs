@@ -12,6 +12,7 @@ use http::StatusCode;
 use http::header::CONTENT_TYPE;
 use secretfs_wire::api::{
     EnvelopeRequest, JSON_LINES, JoinRequest, Joined, OCTET_STREAM, RenewRequest, Renewed, Session,
+    UsageReport,
 };
 use secretfs_wire::stream::{Follow, StreamMessage};
 
@@ -67,4 +68,14 @@ pub(super) async fn renew(
     Json(asked): Json<RenewRequest>,
 ) -> Result<Answer<Renewed>, Error> {
     app.renew(&node, &asked).await.map(Answer)
+}
+
+#[utoipa::path(post, path = "/v1/node/usage", request_body = UsageReport, responses((status = 204)))]
+pub(super) async fn usage(
+    State(app): State<Arc<App>>,
+    Caller { node, .. }: Caller,
+    Json(report): Json<UsageReport>,
+) -> Result<StatusCode, Error> {
+    app.report_usage(&node, &report).await?;
+    Ok(StatusCode::NO_CONTENT)
 }

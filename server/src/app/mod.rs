@@ -13,6 +13,7 @@ mod sessions;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod usage;
 
 use std::sync::Arc;
 
@@ -29,6 +30,7 @@ use crate::store::Store;
 use changes::Changes;
 use presence::Presence;
 use sessions::Sessions;
+use usage::Usage;
 
 pub(crate) use generate::Length;
 pub(crate) use secrets::NewValue;
@@ -45,6 +47,7 @@ pub(crate) struct App {
     changes: Changes,
     sessions: Sessions,
     presence: Presence,
+    usage: Usage,
 }
 
 impl App {
@@ -58,6 +61,7 @@ impl App {
         Self {
             sessions: Sessions::new(config.session_lifetime),
             presence: Presence::default(),
+            usage: Usage::default(),
             changes: Changes::default(),
             metrics: Metrics::new(),
             config,

@@ -35,6 +35,7 @@ impl App {
     ) -> Result<Node, Error> {
         let node = self.store.revoke(environment, name).await?;
         self.sessions.close_all(node.id);
+        self.usage.forget(node.id);
         self.presence.touch(node.id);
         Ok(self.node_view(node))
     }
@@ -46,6 +47,7 @@ impl App {
     ) -> Result<(), Error> {
         let id = self.store.remove_node(environment, name).await?;
         self.sessions.close_all(id);
+        self.usage.forget(id);
         self.presence.touch(id);
         Ok(())
     }

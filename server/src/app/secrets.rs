@@ -24,7 +24,9 @@ impl App {
         environment: &EnvironmentName,
         name: &SecretName,
     ) -> Result<SecretDetails, Error> {
-        Ok(self.store.secret(environment, name).await?)
+        let details = self.store.secret(environment, name).await?;
+        let usage = self.usage_of(environment, &details).await?;
+        Ok(SecretDetails { usage, ..details })
     }
 
     pub(crate) async fn create_secret(
@@ -94,7 +96,9 @@ impl App {
         name: &SecretName,
     ) -> Result<(), Error> {
         // No stream is told: what is removed was attached nowhere.
-        Ok(self.store.remove_secret(environment, name).await?)
+        self.store.remove_secret(environment, name).await?;
+        self.usage.forget_secret(environment, name);
+        Ok(())
     }
 
     async fn seal(

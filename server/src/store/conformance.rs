@@ -1,6 +1,6 @@
 //! What every store must do, whatever database is behind it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use jiff::{SignedDuration, Timestamp};
 use secretfs_wire::api::{Assignment, Attachment, ChangeLabels, Environment, NodeState, TokenState};
@@ -114,6 +114,15 @@ async fn environments(store: &dyn Store) {
 async fn versions(store: &dyn Store) {
     let prod = environment(store, "versions").await;
     let db = secret(store, &prod, "db").await;
+    let known = version(1, 1);
+    let ids = [known.id, VersionId::random()];
+    let new = NewSecret { name: name("known"), labels: Labels::default(), version: known };
+    store.create_secret(&prod, new).await.expect("a secret");
+    let numbers = store.numbers(&prod, &ids).await.expect("asked");
+    assert_eq!(numbers, HashMap::from([(ids[0], (name("known"), 1))]));
+    let elsewhere = environment(store, "versions-elsewhere").await;
+    assert!(store.numbers(&elsewhere, &ids).await.expect("asked").is_empty(), "another environment's");
+    store.remove_secret(&prod, &name("known")).await.expect("removed");
     let again = NewSecret { name: db.clone(), labels: Labels::default(), version: version(1, 2) };
     let again = store.create_secret(&prod, again).await;
     assert!(matches!(again, Err(StoreError::Exists { kind: "secret", .. })), "{again:?}");

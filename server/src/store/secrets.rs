@@ -1,3 +1,5 @@
+use std::collections::HashMap;
+
 use async_trait::async_trait;
 use jiff::Timestamp;
 use secretfs_wire::api::{Secret, SecretDetails};
@@ -47,6 +49,7 @@ pub(crate) trait Secrets: Send + Sync {
     /// By name.
     async fn secrets(&self, environment: &EnvironmentName) -> Result<Vec<Secret>, StoreError>;
 
+    /// Without what nodes have of it.
     async fn secret(
         &self,
         environment: &EnvironmentName,
@@ -65,6 +68,14 @@ pub(crate) trait Secrets: Send + Sync {
         environment: &EnvironmentName,
         name: &SecretName,
     ) -> Result<CurrentVersion, StoreError>;
+
+    /// Which secret's version each id is, and its number. Ids that this environment does not have are
+    /// left out.
+    async fn numbers(
+        &self,
+        environment: &EnvironmentName,
+        ids: &[VersionId],
+    ) -> Result<HashMap<VersionId, (SecretName, u64)>, StoreError>;
 
     /// Adds a version and makes it current. [`StoreError::Raced`] when its number is not the next.
     async fn add_version(

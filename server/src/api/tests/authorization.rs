@@ -12,7 +12,7 @@ use crate::ca::{PeerCertificate, Subject};
 use crate::testing::{TestManager, node_peer, peer, read};
 
 /// Written out a second time: the routes' own table is what is tested.
-const ROUTES: [(&str, &str, Access); 32] = [
+const ROUTES: [(&str, &str, Access); 33] = [
     ("GET", "/metrics", Operator),
     ("GET", "/v1/environments", Operator),
     ("POST", "/v1/environments", Operator),
@@ -44,6 +44,7 @@ const ROUTES: [(&str, &str, Access); 32] = [
     ("POST", "/v1/node/changes", Node),
     ("POST", "/v1/node/renew", Node),
     ("POST", "/v1/node/session", Node),
+    ("POST", "/v1/node/usage", Node),
     ("GET", "/v1/sys/health", AnyIdentity),
 ];
 const OPENAPI: (&str, &str, Access) = ("GET", "/v1/sys/openapi.json", Operator);

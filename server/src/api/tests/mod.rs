@@ -3,3 +3,4 @@
 mod authorization;
 mod delivery;
 mod refusals;
+mod usage;

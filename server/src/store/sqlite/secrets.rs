@@ -1,3 +1,5 @@
+use std::collections::HashMap;
+
 use async_trait::async_trait;
 use jiff::Timestamp;
 use secretfs_wire::api::{Assignment, AttachedTo, Secret, SecretDetails, SecretVersion};
@@ -53,6 +55,7 @@ impl Secrets for Sqlite {
         Ok(SecretDetails {
             history: history.iter().map(version).collect::<Result<_, StoreError>>()?,
             attached: attached(&mut transaction, id).await?,
+            usage: Vec::new(),
             secret,
         })
     }
@@ -98,6 +101,27 @@ impl Secrets for Sqlite {
         .fetch_one(&mut *transaction)
         .await?;
         Ok(CurrentVersion { number: row.unsigned("number")?, sealed: sealed(&row)? })
+    }
+
+    async fn numbers(
+        &self,
+        environment: &EnvironmentName,
+        ids: &[VersionId],
+    ) -> Result<HashMap<VersionId, (SecretName, u64)>, StoreError> {
+        let ids: Vec<_> = ids.iter().map(|id| integer(id.as_u64())).collect();
+        let rows = sqlx::query(
+            "SELECT v.id, v.number, s.name FROM json_each(?) asked
+             JOIN versions v ON v.id = asked.value JOIN secrets s ON s.id = v.secret
+             WHERE s.environment = ?",
+        )
+        .bind(serde_json::json!(ids).to_string())
+        .bind(environment.as_str())
+        .fetch_all(&self.pool)
+        .await?;
+        let number = |row: &SqliteRow| {
+            Ok((row.id("id", VersionId::from_u64)?, (row.parsed("name")?, row.unsigned("number")?)))
+        };
+        rows.iter().map(number).collect()
     }
 
     async fn add_version(

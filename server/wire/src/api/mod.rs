@@ -9,6 +9,7 @@ mod node;
 mod secret;
 mod service;
 mod system;
+mod usage;
 
 pub use environment::{CreateEnvironment, Environment};
 pub use error::{ApiError, ErrorBody, ErrorCode};
@@ -19,6 +20,7 @@ pub use node::{
 pub use secret::{AttachedTo, Rollback, Rotated, Secret, SecretDetails, SecretVersion};
 pub use service::{Assignment, Attach, Attachment, Service, ServiceDetails};
 pub use system::{Health, HealthState};
+pub use usage::{HeldVersion, REPORT_MAX_VERSIONS, SecretUsage, UsageReport, VersionInUse};
 
 /// The media type of values and envelopes.
 pub const OCTET_STREAM: &str = "application/octet-stream";

@@ -1,6 +1,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::SecretUsage;
 use crate::{Labels, SecretName, ServiceName, TargetName};
 
 /// A secret, without its value.
@@ -46,6 +47,9 @@ pub struct SecretDetails {
     pub history: Vec<SecretVersion>,
     /// The services that it is attached to.
     pub attached: Vec<AttachedTo>,
+    /// Which versions the nodes have that it is for, by the node's name.
+    #[serde(default)]
+    pub usage: Vec<SecretUsage>,
 }
 
 /// One version of a secret, without its value.

@@ -8,7 +8,7 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use reqwest::Method;
 use rustls::pki_types::CertificateDer;
 use secretfs_wire::JoinToken;
-use secretfs_wire::api::{EnvelopeRequest, JoinRequest, Joined, RenewRequest, Renewed, Session};
+use secretfs_wire::api::{EnvelopeRequest, JoinRequest, Joined, RenewRequest, Renewed, Session, UsageReport};
 use secretfs_wire::stream::{Follow, StreamMessage};
 use tokio_util::codec::{FramedRead, LinesCodec};
 use tokio_util::io::StreamReader;
@@ -61,6 +61,11 @@ impl NodeClient {
     /// Asks for a certificate for a new key.
     pub(crate) async fn renew(&self, request: &RenewRequest) -> Result<Renewed, ClientError> {
         self.http.send(Method::POST, &["v1", "node", "renew"], request).await
+    }
+
+    /// Reports which versions are in use.
+    pub(crate) async fn report_usage(&self, report: &UsageReport) -> Result<(), ClientError> {
+        success(self.http.request(Method::POST, &["v1", "node", "usage"]).json(report)).await.map(drop)
     }
 
     /// Opens the change stream, which begins with what differs from what the node has.

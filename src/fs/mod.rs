@@ -23,6 +23,7 @@ mod tree;
 mod trouble;
 mod xattr;
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -259,8 +260,7 @@ impl FileSystem {
 
     /// The version that an open would get now.
     fn current(&self, inode: Inode) -> Option<VersionId> {
-        let tree = self.tree.load();
-        tree.file(inode).ok().map(|file| file.request.details.version_id)
+        self.tree.load().version(inode)
     }
 
     /// Opens a file on a version, unless that has been replaced or taken away meanwhile.
@@ -353,6 +353,12 @@ impl FileSystem {
     /// How many versions are pinned by open files.
     pub(crate) fn pinned(&self) -> usize {
         self.handles.pinned()
+    }
+
+    /// In how many open files each version is that an open would not get any more.
+    pub(crate) fn held(&self) -> BTreeMap<VersionId, u64> {
+        let tree = self.tree.load();
+        self.handles.held(|inode, version| tree.version(inode) == Some(version))
     }
 
     /// How many files are open.

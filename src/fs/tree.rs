@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use secretfs_wire::manifest::{Manifest, Target};
-use secretfs_wire::{ServiceName, TargetName};
+use secretfs_wire::{ServiceName, TargetName, VersionId};
 
 use super::error::FsError;
 use super::inode::{Inode, InodeKey};
@@ -211,6 +211,11 @@ impl Tree {
             Node::File(file) => Ok(file),
             Node::Directory(_) => Err(FsError::IsADirectory),
         }
+    }
+
+    /// The current version of a file.
+    pub(super) fn version(&self, inode: Inode) -> Option<VersionId> {
+        self.file(inode).ok().map(|file| file.request.details.version_id)
     }
 
     /// The directory of an inode.

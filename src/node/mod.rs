@@ -9,6 +9,7 @@ mod presence;
 mod renewal;
 mod source;
 mod status;
+mod usage;
 
 pub(crate) use config::{Config, MountConfig, RawConfig};
 pub(crate) use identity::{IdentityFiles, NodeIdentity, StateDirectory, StateError};

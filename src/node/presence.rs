@@ -1,12 +1,13 @@
 //! What a node presents, and how its parts are joined: one manifest, one cache, any number of mounts.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
-use secretfs_wire::ServiceName;
 use secretfs_wire::manifest::{Manifest, RawManifest};
 use secretfs_wire::stream::{Cursor, Follow, OutOfOrder, Received, Replica, StreamMessage};
+use secretfs_wire::{ServiceName, VersionId};
 use tokio::net::UnixListener;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
@@ -17,6 +18,7 @@ use super::identity::{About, NodeIdentity, certificate_end};
 use super::renewal::keep_certificate;
 use super::source::ManagerSource;
 use super::status::{self, MountStatus, NodeStatus, Shown, Trouble};
+use super::usage::{Usage, report_usage};
 use crate::cache::{Arena, LeftBehind, ValueCache};
 use crate::client::{ClientError, NodeClient};
 use crate::fs::{Change, FileSystem, Freshness, InodeKey, Layout};
@@ -60,6 +62,7 @@ pub(crate) struct Prepared {
     source: Arc<ManagerSource>,
     received: Sequence,
     replica: Replica,
+    manifest: Option<Arc<Manifest>>,
     shown: Shown,
 }
 
@@ -88,6 +91,8 @@ pub(crate) struct Node {
     activation: Activation,
     /// What `node status` shows beside the rest. Never held across an await.
     shown: Mutex<Shown>,
+    /// What there is to report of use.
+    pub(super) usage: Usage,
     last: Mutex<Last>,
 }
 
@@ -148,6 +153,7 @@ impl Prepared {
             source,
             received: Sequence::default(),
             replica: Replica::default(),
+            manifest: None,
             shown: Shown::default(),
         })
     }
@@ -158,6 +164,7 @@ impl Prepared {
         let (manifest, rejected) = Manifest::check(manifest);
         let manifest = Arc::new(manifest);
         self.shown.set(&manifest, rejected);
+        self.manifest = Some(manifest.clone());
         for mount in &mut self.mounts {
             mount.unannounced.push((sequence, mount.file_system.update(&manifest)));
         }
@@ -180,7 +187,7 @@ impl Prepared {
         connections: &[Connection],
         activation: Activation,
     ) -> Result<Active, PrepareError> {
-        let Self { shared, mut mounts, received, replica, shown, .. } = self;
+        let Self { shared, mut mounts, received, replica, manifest, shown, .. } = self;
         shared.freshness.begin();
         let certificate_expires = certificate_end(&self.certificate);
         // Known before anything is served.
@@ -200,13 +207,15 @@ impl Prepared {
         // After the open files: what neither they nor the manifest hold is wiped here.
         shared.cache.adopt(left_behind.into_values());
 
+        let usage = Usage::new();
         let announcement = shared.outbox.announcement(received);
+        let told = (announcement, manifest.map(|manifest| usage.announcement(&manifest)));
         let mut serving = Vec::new();
         for (mount, connection) in mounts.into_iter().zip(connections) {
             let PreparedMount { path, service, file_system, server, unannounced } = mount;
             let server = server.serve(connection).map_err(PrepareError::Serve)?;
             let changes = unannounced.into_iter().flat_map(|(_, changes)| changes).collect();
-            server.apply(changes, announcement.clone());
+            server.apply(changes, told.clone());
             serving.push(Mounted { path, service, file_system, server });
         }
         let shown = Shown { certificate_expires, ..shown };
@@ -215,6 +224,7 @@ impl Prepared {
             mounts: serving,
             activation,
             shown: Mutex::new(shown),
+            usage,
             last: Mutex::new(Last { sequence: received, replica }),
         });
         Ok(Active { node, client: self.client, source: self.source, ca: self.credentials_ca })
@@ -241,6 +251,7 @@ impl Active {
         };
         tokio::join!(
             follow(client.clone(), renewed.clone(), node.clone()),
+            report_usage(node.clone(), client.clone()),
             keep_certificate(node.clone(), client, ca, renewed),
             end_with_certificate(node.clone()),
             status::serve(listener, || node.status()),
@@ -267,6 +278,7 @@ impl Follower for Node {
 
     fn disconnected(&self, reason: &str) {
         self.shared.freshness.disconnected();
+        self.usage.disconnected();
         let mut shown = self.shown();
         if shown.reason.as_deref() != Some(reason) {
             tracing::warn!(reason, "not connected to the manager");
@@ -298,8 +310,9 @@ impl Node {
         let announcement = outbox.announcement(last.sequence);
         let (manifest, rejected) = Manifest::check(raw);
         let manifest = Arc::new(manifest);
+        let told = (announcement, self.usage.announcement(&manifest));
         for Mounted { file_system, server, .. } in &self.mounts {
-            server.apply(file_system.update(&manifest), announcement.clone());
+            server.apply(file_system.update(&manifest), told.clone());
         }
         for entry in &rejected {
             tracing::warn!(entry = entry.entry, reason = entry.reason, "left out of the manifest");
@@ -339,6 +352,20 @@ impl Node {
         self.shown.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether the change stream is up.
+    pub(super) fn is_connected(&self) -> bool {
+        self.shared.freshness.stale_since().is_none()
+    }
+
+    /// In how many open files each version is that is no longer current, over all mounts.
+    pub(super) fn held_versions(&self) -> BTreeMap<VersionId, u64> {
+        let mut held = BTreeMap::new();
+        for (version, handles) in self.mounts.iter().flat_map(|mounted| mounted.file_system.held()) {
+            *held.entry(version).or_default() += handles;
+        }
+        held
+    }
+
     /// The way to the holder.
     pub(super) fn outbox(&self) -> &Outbox {
         &self.shared.outbox
@@ -357,7 +384,7 @@ impl Node {
             id: about.id,
             environment: about.environment.clone(),
             manager: about.manager.as_str().trim_end_matches('/').to_owned(),
-            connected: freshness.stale_since().is_none(),
+            connected: self.is_connected(),
             stale_since: freshness.stale_since(),
             reason: shown.reason.clone(),
             certificate_expires: shown.certificate_expires,

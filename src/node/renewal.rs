@@ -90,7 +90,7 @@ pub(super) async fn keep_certificate(
 }
 
 /// A number from 0 to 1. Without randomness, the middle: a renewal must not fail for want of it.
-fn random_fraction() -> f64 {
+pub(super) fn random_fraction() -> f64 {
     let mut bytes = [0; 4];
     match rand::fill(&mut bytes) {
         Ok(()) => f64::from(u32::from_le_bytes(bytes)) / f64::from(u32::MAX),

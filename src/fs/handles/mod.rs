@@ -5,7 +5,7 @@ mod rows;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -257,6 +257,19 @@ impl Handles {
         let pinned = (0..=u16::MAX).zip(&open.values).filter(|(_, value)| value.is_some());
         let versions = pinned.filter_map(|(row, _)| self.rows.row(row));
         versions.map(|opened| (opened.inode, opened.version)).collect::<HashSet<_>>().len()
+    }
+
+    /// In how many open files each version is that is not the current one of its inode.
+    pub(crate) fn held(&self, is_current: impl Fn(Inode, VersionId) -> bool) -> BTreeMap<VersionId, u64> {
+        let open = self.lock();
+        let pinned = (0..=u16::MAX).zip(&open.values).filter(|(_, value)| value.is_some());
+        let mut held = BTreeMap::new();
+        for opened in pinned.filter_map(|(row, _)| self.rows.row(row)) {
+            if let Some(version) = opened.version.filter(|version| !is_current(opened.inode, *version)) {
+                *held.entry(version).or_default() += 1;
+            }
+        }
+        held
     }
 
     /// No half-done state is visible between two statements, so a poisoned lock is as good as any.

@@ -446,11 +446,16 @@ impl World {
             let inode = self.inode(*place).expect("what the manifest shows is there");
             assert_eq!(*self.inodes.entry(*place).or_insert(inode), inode, "a number has changed");
         }
+        let mut old = BTreeMap::new();
         for OpenFile { inode, handle, place, version, revoked } in &self.open {
             let is_current =
                 !revoked && self.shown.get(place).is_some_and(|target| target.version_id == *version);
             assert_eq!(self.worker.fs.poll(*inode, *handle, None) == Readiness::Current, is_current);
+            if !is_current && !revoked {
+                *old.entry(*version).or_default() += 1;
+            }
         }
+        assert_eq!(self.worker.fs.held(), old, "old versions in use");
         assert_eq!(self.worker.fs.open_files(), self.open.len(), "open files");
         let held = self.open.iter().filter(|file| !file.revoked);
         let versions: BTreeSet<_> = held.map(|file| (file.place, file.version)).collect();

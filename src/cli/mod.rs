@@ -7,6 +7,7 @@ mod connect;
 mod dev;
 mod environment;
 mod error;
+mod in_use;
 mod labels;
 #[cfg(feature = "manager")]
 mod manager;

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use clap::{Args, Subcommand};
 use secretfs_wire::api::{Rollback, Rotated, SecretDetails};
 use secretfs_wire::{Labels, SecretName};
@@ -5,8 +7,10 @@ use secretfs_wire::{Labels, SecretName};
 use super::config::ConfigFile;
 use super::connect::Operator;
 use super::error::Failure;
+use super::in_use::{self, WaitArgs};
 use super::value::ValueArgs;
 use super::{Global, labels, output};
+use crate::client::EnvironmentClient;
 
 /// Secrets and their versions.
 #[derive(Debug, Subcommand)]
@@ -25,12 +29,14 @@ pub(super) enum SecretCommand {
         labels: Vec<Labels>,
     },
     /// Give a secret a new current version
-    #[command(after_help = "Example:\n  secretfs secret rotate db_password --generate=40")]
+    #[command(after_help = "Example:\n  secretfs secret rotate db_password --generate=40 --wait")]
     Rotate {
         /// Its name
         name: SecretName,
         #[command(flatten)]
         value: ValueArgs,
+        #[command(flatten)]
+        wait: WaitArgs,
     },
     /// Make an older version the current one
     #[command(after_help = "Example:\n  secretfs secret rollback db_password --to 3")]
@@ -40,11 +46,13 @@ pub(super) enum SecretCommand {
         /// The version [default: the newest below the current one]
         #[arg(long, value_name = "VERSION")]
         to: Option<u64>,
+        #[command(flatten)]
+        wait: WaitArgs,
     },
     /// List secrets, never their values
     #[command(after_help = "Example:\n  secretfs secret ls --json")]
     Ls,
-    /// Show a secret's versions and where it is attached, never its value
+    /// Show a secret's versions, where it is attached and which nodes have which, never its value
     #[command(after_help = "Example:\n  secretfs secret inspect db_password")]
     Inspect(Named),
     /// Remove a secret and all its versions
@@ -67,13 +75,13 @@ pub(super) async fn run(command: SecretCommand, global: &Global, file: ConfigFil
             let created = environment.create_secret(&name, &labels, value.read().await?).await?;
             output::one(global, &created, created.name.as_str())?;
         }
-        SecretCommand::Rotate { name, value } => {
+        SecretCommand::Rotate { name, value, wait } => {
             let rotated = environment.rotate_secret(&name, value.read().await?).await?;
-            output::one(global, &rotated, &describe_rotated(&rotated))?;
+            finish(global, environment, &rotated, &wait, Duration::ZERO).await?;
         }
-        SecretCommand::Rollback { name, to } => {
+        SecretCommand::Rollback { name, to, wait } => {
             let rotated = environment.roll_back_secret(&name, &Rollback { to }).await?;
-            output::one(global, &rotated, &describe_rotated(&rotated))?;
+            finish(global, environment, &rotated, &wait, in_use::SETTLE).await?;
         }
         SecretCommand::Ls => {
             let secrets = environment.secrets().await?;
@@ -100,9 +108,24 @@ pub(super) async fn run(command: SecretCommand, global: &Global, file: ConfigFil
     Ok(())
 }
 
-fn describe_rotated(Rotated { secret, changed }: &Rotated) -> String {
-    let unchanged = if *changed { "" } else { " (unchanged)" };
-    format!("{} version {}{unchanged}", secret.name, secret.current)
+/// Prints what is current now and, if asked to, waits until it is so everywhere.
+async fn finish(
+    global: &Global,
+    environment: EnvironmentClient<'_>,
+    rotated: &Rotated,
+    wait: &WaitArgs,
+    settle: Duration,
+) -> Result<(), Failure> {
+    let Rotated { secret, changed } = rotated;
+    // One document for programs: the details, which have all of it, when the wait is over.
+    if !(wait.wait && global.json) {
+        let unchanged = if *changed { "" } else { " (unchanged)" };
+        output::one(global, rotated, &format!("{} version {}{unchanged}", secret.name, secret.current))?;
+    }
+    if wait.wait {
+        in_use::wait(global, environment, &secret.name, wait, settle).await?;
+    }
+    Ok(())
 }
 
 fn describe(details: &SecretDetails) -> String {
@@ -124,6 +147,10 @@ fn describe(details: &SecretDetails) -> String {
     lines.push(format!("Attached:{}", if details.attached.is_empty() { "  -" } else { "" }));
     for place in &details.attached {
         lines.push(format!("  {}/{}", place.service, place.target));
+    }
+    lines.push(format!("Nodes:{}", if details.usage.is_empty() { "     -" } else { "" }));
+    for usage in &details.usage {
+        lines.push(format!("  {}  {}", usage.node, in_use::describe(usage, details)));
     }
     lines.join("\n")
 }

@@ -5,6 +5,7 @@ use std::fs;
 use crate::harness::engine::{Container, Engine};
 use crate::harness::requirement::trials;
 use crate::harness::{Node, Site, deadline};
+use crate::in_use;
 
 trials! {
     needs [Mount, Containers];
@@ -15,6 +16,7 @@ trials! {
     a_rotation_reaches_a_single_file_bind,
     a_handle_that_a_container_holds_reads_the_old_value,
     a_detached_secret_is_gone_from_a_container,
+    a_handle_that_a_container_holds_is_waited_for,
 }
 
 fn serving() -> (Site, Node) {
@@ -132,4 +134,21 @@ fn a_detached_secret_is_gone_from_a_container() {
         let outcome = container.exec(&["/bin/cat", "/run/secrets/db_password"]);
         outcome.code != 0 && outcome.stderr.contains("No such file")
     });
+}
+
+fn a_handle_that_a_container_holds_is_waited_for() {
+    let site = Site::start();
+    site.serve("web-1", "web", &[("key", b"value")]);
+    let node = site.node("web-1");
+    let container = Engine::shared().start_container(
+        &["--volume", &directory(&node)],
+        &["/bin/sh", "-c", "exec 3</run/secrets/key; echo open; exec sleep 1000"],
+    );
+    deadline::eventually("the container holds the file open", || container.printed() == "open\n");
+    let waiting = in_use::begin(&site.operator, &["secret", "rotate", "key", "-", "--wait"], b"changed");
+    in_use::wait_for_usage(&site, 2, &[(1, 1)]);
+    assert!(!waiting.is_finished(), "the container has it open");
+    drop(container);
+    let (outcome, _) = waiting.join().expect("an outcome");
+    assert_eq!(outcome.code, 0, "{outcome:?}");
 }

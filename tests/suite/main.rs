@@ -13,6 +13,7 @@ mod containers;
 mod dev;
 mod harness;
 mod hostile_manager;
+mod in_use;
 mod isolation;
 mod joining;
 mod lifecycle;
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
         containers::trials(),
         dev::trials(),
         hostile_manager::trials(),
+        in_use::trials(),
         isolation::trials(),
         joining::trials(),
         lifecycle::trials(),

@@ -1,65 +1,123 @@
 //! What the kernel must forget when one tree replaces another, so that it may remember for long.
 
 use super::inode::Inode;
-use super::tree::{Directory, Kind, Node, Tree};
+use super::tree::{Entry, Kind, Node, Tree};
 
 /// Something that the kernel may remember and that is no longer so.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Change {
-    /// The attributes, the content or, of a directory, the listing are not what they were.
+    /// The attributes or the listing of a directory, or whatever somebody waits for who has opened it,
+    /// are not what they were.
     Changed {
         /// Whose.
         inode: Inode,
     },
+    /// A file has other attributes or another version.
+    Modified {
+        /// Where it is.
+        place: Place,
+        /// Which.
+        inode: Inode,
+    },
+    /// A name is there that was not. The kernel may know what it names from before it was removed, or
+    /// from a former process whose last tree nobody can compare with.
+    Added {
+        /// Where it is.
+        place: Place,
+        /// What it names.
+        inode: Inode,
+        /// File or directory.
+        kind: Kind,
+    },
     /// A name is gone.
     Removed {
-        /// The directory that had it.
-        parent: Inode,
+        /// Where it was.
+        place: Place,
         /// What it named.
         inode: Inode,
-        /// The name.
-        name: String,
-        /// What it named, file or directory.
+        /// File or directory.
         kind: Kind,
     },
 }
 
-impl Tree {
-    /// What changed on the way to `new`. What is removed comes first, files before their
-    /// directories.
-    ///
-    /// What is only in `new` counts as changed: the kernel may know it from before it was removed,
-    /// or from a former process whose last tree nobody can compare with.
-    pub(crate) fn changes_to(&self, new: &Self) -> Vec<Change> {
-        let mut removed = Vec::new();
-        for (inode, node) in self.nodes() {
-            if let Node::Directory(directory) = node {
-                removed.extend(removed_from(inode, directory, new));
-            }
-        }
-        removed.sort_by_key(|change| match change {
-            Change::Removed { kind: Kind::File, .. } => 0,
-            Change::Removed { kind: Kind::Directory, .. } | Change::Changed { .. } => 1,
-        });
-        let changed = new
-            .nodes()
-            .filter(|(inode, node)| self.node(*inode).map_or(true, |old| differ(old, node)))
-            .map(|(inode, _)| Change::Changed { inode });
-        removed.extend(changed);
-        removed
+/// A name, and where in the tree it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// The directory that has it.
+    pub(crate) parent: Inode,
+    /// That directory's own name, which is a service's; none for the root.
+    pub(crate) directory: Option<String>,
+    /// The name.
+    pub(crate) name: String,
+}
+
+impl Change {
+    /// What has changed.
+    pub(crate) const fn inode(&self) -> Inode {
+        let (Self::Changed { inode }
+        | Self::Modified { inode, .. }
+        | Self::Added { inode, .. }
+        | Self::Removed { inode, .. }) = self;
+        *inode
     }
 }
 
-fn removed_from(parent: Inode, old: &Directory, new: &Tree) -> impl Iterator<Item = Change> {
-    let gone = old.entries().iter().filter(move |entry| {
-        new.directory(parent).ok().and_then(|directory| directory.named(&entry.name)) != Some(entry.inode)
-    });
-    gone.map(move |entry| Change::Removed {
-        parent,
-        inode: entry.inode,
-        name: entry.name.clone(),
-        kind: entry.kind,
-    })
+impl Tree {
+    /// What changed on the way to `new`. What is removed comes first, files before their directories;
+    /// what is added comes after the directory that has it.
+    pub(crate) fn changes_to(&self, new: &Self) -> Vec<Change> {
+        let mut changes = removed_from(self, new);
+        if self.node(Inode::ROOT).ok().zip(new.node(Inode::ROOT).ok()).is_some_and(|(a, b)| differ(a, b)) {
+            changes.push(Change::Changed { inode: Inode::ROOT });
+        }
+        for (place, Entry { inode, kind, .. }) in new.entries() {
+            let (inode, kind) = (*inode, *kind);
+            match (self.node(inode), new.node(inode)) {
+                (Err(_), _) => changes.push(Change::Added { place, inode, kind }),
+                (Ok(old), Ok(new)) if differ(old, new) => changes.push(match kind {
+                    Kind::File => Change::Modified { place, inode },
+                    Kind::Directory => Change::Changed { inode },
+                }),
+                (Ok(_), _) => {}
+            }
+        }
+        changes
+    }
+
+    /// All entries of all directories, each directory before what is in it.
+    fn entries(&self) -> impl Iterator<Item = (Place, &Entry)> {
+        self.entries_of(Inode::ROOT, None).flat_map(|(place, entry)| {
+            let below = match entry.kind {
+                Kind::Directory => Some(self.entries_of(entry.inode, Some(&entry.name))),
+                Kind::File => None,
+            };
+            std::iter::once((place, entry)).chain(below.into_iter().flatten())
+        })
+    }
+
+    fn entries_of<'a>(
+        &'a self,
+        parent: Inode,
+        directory: Option<&'a str>,
+    ) -> impl Iterator<Item = (Place, &'a Entry)> {
+        let entries = self.directory(parent).map(|found| found.entries()).unwrap_or_default();
+        entries.iter().map(move |entry| {
+            let (directory, name) = (directory.map(str::to_owned), entry.name.clone());
+            (Place { parent, directory, name }, entry)
+        })
+    }
+}
+
+fn removed_from(old: &Tree, new: &Tree) -> Vec<Change> {
+    let is_there = |place: &Place, inode| {
+        new.directory(place.parent).ok().and_then(|directory| directory.named(&place.name)) == Some(inode)
+    };
+    let gone = old.entries().filter(|(place, entry)| !is_there(place, entry.inode));
+    let mut removed: Vec<_> = gone
+        .map(|(place, entry)| (entry.kind, Change::Removed { place, inode: entry.inode, kind: entry.kind }))
+        .collect();
+    removed.sort_by_key(|(kind, _)| *kind == Kind::Directory);
+    removed.into_iter().map(|(_, change)| change).collect()
 }
 
 fn differ(old: &Node, new: &Node) -> bool {
@@ -95,6 +153,11 @@ mod tests {
         tree.lookup(service, target).expect("a target").attributes().inode
     }
 
+    /// In the service `web`.
+    fn place(web: Inode, name: &str) -> Place {
+        Place { parent: web, directory: Some("web".into()), name: name.into() }
+    }
+
     #[test]
     fn nothing_changes_between_equal_trees() {
         let targets = [("web", "db", target(1, 5)), ("job", "db", target(1, 5))];
@@ -106,7 +169,9 @@ mod tests {
         let (old, new) = (target(1, 5), target(2, 5));
         let old = tree(&[("web", "db", old), ("web", "tls", target(7, 5))]);
         let new = tree(&[("web", "db", new), ("web", "tls", target(7, 5))]);
-        assert_eq!(old.changes_to(&new), [Change::Changed { inode: inode(&new, "web", "db") }]);
+        let web = new.lookup(Inode::ROOT, "web").expect("a service").attributes().inode;
+        let modified = Change::Modified { place: place(web, "db"), inode: inode(&new, "web", "db") };
+        assert_eq!(old.changes_to(&new), [modified]);
     }
 
     #[test]
@@ -114,12 +179,8 @@ mod tests {
         let old = tree(&[("web", "db", target(1, 5)), ("web", "tls", target(7, 5))]);
         let new = tree(&[("web", "tls", target(7, 5))]);
         let web = old.lookup(Inode::ROOT, "web").expect("a service").attributes().inode;
-        let gone = Change::Removed {
-            parent: web,
-            inode: inode(&old, "web", "db"),
-            name: "db".into(),
-            kind: Kind::File,
-        };
+        let gone =
+            Change::Removed { place: place(web, "db"), inode: inode(&old, "web", "db"), kind: Kind::File };
         assert_eq!(old.changes_to(&new), [gone, Change::Changed { inode: web }]);
     }
 
@@ -131,7 +192,7 @@ mod tests {
             .iter()
             .map(|change| match change {
                 Change::Removed { kind, .. } => Some(*kind),
-                Change::Changed { .. } => None,
+                _ => None,
             })
             .collect();
         assert_eq!(kinds, [Some(Kind::File), Some(Kind::Directory), None]);
@@ -139,11 +200,16 @@ mod tests {
     }
 
     #[test]
-    fn what_is_new_may_be_known_from_before() {
+    fn what_is_new_comes_after_its_directory() {
         let old = tree(&[]);
         let new = tree(&[("web", "db", target(1, 5))]);
-        let changes = old.changes_to(&new);
-        assert!(changes.contains(&Change::Changed { inode: inode(&new, "web", "db") }), "{changes:?}");
-        assert_eq!(changes.len(), 3, "the file, its directory and the root: {changes:?}");
+        let web = new.lookup(Inode::ROOT, "web").expect("a service").attributes().inode;
+        let root = Place { parent: Inode::ROOT, directory: None, name: "web".into() };
+        let expected = [
+            Change::Changed { inode: Inode::ROOT },
+            Change::Added { place: root, inode: web, kind: Kind::Directory },
+            Change::Added { place: place(web, "db"), inode: inode(&new, "web", "db"), kind: Kind::File },
+        ];
+        assert_eq!(old.changes_to(&new), expected);
     }
 }

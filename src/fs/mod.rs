@@ -34,7 +34,7 @@ use secretfs_wire::VersionId;
 use secretfs_wire::manifest::Manifest;
 use tokio::sync::watch;
 
-pub(crate) use self::change::Change;
+pub(crate) use self::change::{Change, Place};
 pub(crate) use self::error::FsError;
 pub(crate) use self::freshness::{DEFAULT_MAX_STALE, Freshness};
 use self::handles::Opened;

@@ -241,11 +241,6 @@ impl Tree {
         }
     }
 
-    /// All nodes, in no order.
-    pub(super) fn nodes(&self) -> impl Iterator<Item = (Inode, &Node)> {
-        self.nodes.iter().map(|(inode, node)| (*inode, node))
-    }
-
     /// The names of services and targets whose inode numbers were taken. Never seen: among a
     /// million files the odds are one to ten million.
     pub(crate) fn left_out(&self) -> &[String] {

@@ -7,7 +7,7 @@ use std::thread;
 
 use fuser::{INodeNo, Notifier, PollHandle};
 
-use crate::fs::{Change, FileSystem, Inode, Kind};
+use crate::fs::{Change, FileSystem, Inode, Kind, Place};
 
 /// A thread that writes notifications, one after the other.
 ///
@@ -45,8 +45,7 @@ fn tell_all(notices: &Receiver<Notice>, notifier: &Notifier, fs: &FileSystem) {
                 // is forgotten all the same, it only is not reported to watchers.
                 tracing::debug!(%error, ?change, "the kernel refused a notification");
             }
-            let (Change::Changed { inode } | Change::Removed { inode, .. }) = change;
-            wake_pollers(inode, notifier, fs);
+            wake_pollers(change.inode(), notifier, fs);
         }
         drop(told);
     }
@@ -62,20 +61,18 @@ fn wake_pollers(inode: Inode, notifier: &Notifier, fs: &FileSystem) {
 }
 
 fn tell(change: &Change, notifier: &Notifier) -> io::Result<()> {
-    match change {
-        Change::Changed { inode } => forget(*inode, notifier),
-        Change::Removed { parent, inode, name, kind: Kind::File } => {
-            // Seen by watchers of the file. Who still has it, through a bind mount, asks again.
-            let deleted = notifier.delete(number(*parent), number(*inode), name.as_ref());
-            forget(*inode, notifier).and(deleted)
-        }
+    let inode = change.inode();
+    let Change::Removed { place: Place { parent, name, .. }, kind, .. } = change else {
+        return forget(inode, notifier);
+    };
+    let gone = match kind {
+        // Seen by watchers of the file. Who still has it, through a bind mount, asks again.
+        Kind::File => notifier.delete(number(*parent), number(inode), name.as_ref()),
         // Not deleted, only forgotten: the kernel marks a deleted directory as dead for ever, and a
         // service that comes back would stay empty in every container that has it bind mounted.
-        Change::Removed { parent, inode, name, kind: Kind::Directory } => {
-            let forgotten = notifier.inval_entry(number(*parent), name.as_ref());
-            forget(*inode, notifier).and(forgotten)
-        }
-    }
+        Kind::Directory => notifier.inval_entry(number(*parent), name.as_ref()),
+    };
+    forget(inode, notifier).and(gone)
 }
 
 /// Attributes, and what of the content is mapped: offset and length 0 mean all of it.

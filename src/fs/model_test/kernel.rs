@@ -15,15 +15,10 @@ impl Kernel {
     /// Forgets what it must.
     pub(super) fn apply(&mut self, changes: &[Change]) {
         for change in changes {
-            match change {
-                Change::Changed { inode } => {
-                    self.attributes.remove(inode);
-                }
-                Change::Removed { parent, inode, name, .. } => {
-                    assert_eq!(self.names.remove(&(*parent, name.clone())), Some(*inode), "{name}");
-                    self.attributes.remove(inode);
-                }
+            if let Change::Removed { place: Place { parent, name, .. }, inode, .. } = change {
+                assert_eq!(self.names.remove(&(*parent, name.clone())), Some(*inode), "{name}");
             }
+            self.attributes.remove(&change.inode());
         }
     }
 

@@ -1,6 +1,7 @@
 //! What every role asks of the host it runs on: files that only their owner reads, memory that only
-//! this process reads, memory that outlives it, a name, a log.
+//! this process reads, memory that outlives it, a name, a log; and what a role gives up.
 
+pub(crate) mod confinement;
 pub(crate) mod files;
 mod hardening;
 pub(crate) mod inherited;

@@ -6,12 +6,10 @@
 //! - [`landlock`]: no file but those by which names are resolved; TCP to the manager only
 //! - [`seccomp`] with [`system_calls`]: the calls that a worker makes, and no other
 
-mod capabilities;
 mod enforced;
 mod landlock;
 mod name_resolution;
 mod privileges;
-mod seccomp;
 mod system_calls;
 #[cfg(test)]
 mod tests;
@@ -19,10 +17,13 @@ mod tests;
 use std::path::Path;
 
 use rustix::io::Errno;
+use rustix::thread::CapabilitySet;
 
 pub(crate) use enforced::Enforced;
 use name_resolution::ResolverFiles;
 pub(super) use privileges::drop_privileges;
+
+use crate::host::confinement::{capabilities, seccomp};
 
 /// What could not be given up.
 #[derive(Debug, thiserror::Error)]
@@ -70,9 +71,12 @@ impl Sandbox {
     pub(crate) fn enter(&self) -> Result<Enforced, SandboxError> {
         name_resolution::load();
         rustix::thread::set_no_new_privs(true).map_err(SandboxError::NewPrivileges)?;
-        let locks_memory = capabilities::drop().map_err(SandboxError::Capabilities)?;
+        // Without it, a worker that was started with it could not start a thread: the stack would be
+        // more than it may lock.
+        let locks_memory =
+            capabilities::keep_only(CapabilitySet::IPC_LOCK).map_err(SandboxError::Capabilities)?;
         let landlock = landlock::enter(self.resolver_files.readable(), self.manager_port)?;
-        let seccomp = seccomp::enter()?;
+        let seccomp = seccomp::enter(system_calls::ALLOWED)?;
         Ok(Enforced { landlock, seccomp, locks_memory })
     }
 

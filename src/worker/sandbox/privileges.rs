@@ -2,8 +2,11 @@
 
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 
-use super::{SandboxError, capabilities};
+use rustix::thread::CapabilitySet;
+
+use super::SandboxError;
 use crate::handover::User;
+use crate::host::confinement::capabilities;
 
 /// Becomes `user`, without groups. Of the capabilities only the one to lock memory stays, if it was
 /// there: a limit on locked memory can be raised only where root may raise it, and without the one or
@@ -17,5 +20,5 @@ pub(in crate::worker) fn drop_privileges(user: User) -> Result<(), SandboxError>
     setresgid(gid, gid, gid).map_err(SandboxError::User)?;
     setresuid(uid, uid, uid).map_err(SandboxError::User)?;
     rustix::thread::set_keep_capabilities(false).map_err(SandboxError::Capabilities)?;
-    capabilities::drop().map(|_| ()).map_err(SandboxError::Capabilities)
+    capabilities::keep_only(CapabilitySet::IPC_LOCK).map(|_| ()).map_err(SandboxError::Capabilities)
 }

@@ -1,46 +1,12 @@
-//! The system calls that a worker makes, each with the path that needs it, and those that it never
-//! makes.
+//! The system calls that a worker makes, each with the path that needs it.
 //!
 //! Measured with strace on glibc 2.36: a worker's start, a resolved name, a request to the manager
 //! and reads from the mount. Not here on purpose: `clone3`, whose flags a filter cannot see, so that
 //! glibc falls back on `clone`; `bind` and `listen`; io_uring, past which no filter sees.
 
-use libc::{c_int, c_long};
+use libc::c_int;
 
-use Argument as A;
-
-/// A call, and the arguments with which it is allowed: any of these alternatives, or any at all.
-type Rule = (c_long, &'static [Alternative]);
-/// What all has to hold.
-type Alternative = &'static [Argument];
-
-/// A condition: these bits of an argument are exactly so.
-pub(super) struct Argument {
-    pub(super) index: u8,
-    pub(super) mask: u64,
-    pub(super) value: u64,
-}
-
-impl Argument {
-    pub(super) const fn is(index: u8, value: c_int) -> Self {
-        Self::bits(index, -1, value)
-    }
-
-    const fn without(index: u8, bits: c_int) -> Self {
-        Self::bits(index, bits, 0)
-    }
-
-    /// The kernel looks at the lower half only, of an int or of flags.
-    const fn bits(index: u8, mask: c_int, value: c_int) -> Self {
-        Self { index, mask: mask.cast_unsigned() as u64, value: value.cast_unsigned() as u64 }
-    }
-
-    const fn null(index: u8) -> Self {
-        Self { index, mask: u64::MAX, value: 0 }
-    }
-}
-
-const ANY: &[Alternative] = &[];
+use crate::host::confinement::seccomp::{ANY, Alternative, Argument, Argument as A, Rule};
 
 /// Memory that is not executable, and never becomes so.
 const NOT_EXECUTABLE: &[Alternative] = &[&[A::without(2, libc::PROT_EXEC)]];
@@ -180,85 +146,13 @@ pub(super) const ALLOWED: &[Rule] = &[
     (libc::SYS_uname, ANY),
 ];
 
-/// What only an attacker calls, from a worker.
-pub(super) const FATAL: &[c_long] = &[
-    // Another program in this process's place.
-    libc::SYS_execve,
-    libc::SYS_execveat,
-    // Other processes' memory and descriptors.
-    libc::SYS_ptrace,
-    libc::SYS_process_vm_readv,
-    libc::SYS_process_vm_writev,
-    libc::SYS_process_madvise,
-    libc::SYS_pidfd_getfd,
-    libc::SYS_kcmp,
-    // Mounts and namespaces.
-    libc::SYS_mount,
-    libc::SYS_umount2,
-    libc::SYS_pivot_root,
-    libc::SYS_chroot,
-    libc::SYS_open_tree,
-    libc::SYS_move_mount,
-    libc::SYS_fsopen,
-    libc::SYS_fsconfig,
-    libc::SYS_fsmount,
-    libc::SYS_fspick,
-    libc::SYS_mount_setattr,
-    libc::SYS_setns,
-    libc::SYS_unshare,
-    // Files past their paths.
-    libc::SYS_open_by_handle_at,
-    libc::SYS_name_to_handle_at,
-    // Another identity, or capabilities.
-    libc::SYS_setuid,
-    libc::SYS_setgid,
-    libc::SYS_setreuid,
-    libc::SYS_setregid,
-    libc::SYS_setresuid,
-    libc::SYS_setresgid,
-    libc::SYS_setfsuid,
-    libc::SYS_setfsgid,
-    libc::SYS_setgroups,
-    libc::SYS_capset,
-    // The kernel itself, and parts of it with a history of holes.
-    libc::SYS_init_module,
-    libc::SYS_finit_module,
-    libc::SYS_delete_module,
-    libc::SYS_kexec_load,
-    libc::SYS_kexec_file_load,
-    libc::SYS_bpf,
-    libc::SYS_perf_event_open,
-    libc::SYS_userfaultfd,
-    libc::SYS_add_key,
-    libc::SYS_request_key,
-    libc::SYS_keyctl,
-    libc::SYS_syslog,
-    libc::SYS_acct,
-    libc::SYS_quotactl,
-    libc::SYS_swapon,
-    libc::SYS_swapoff,
-    libc::SYS_reboot,
-    libc::SYS_personality,
-    #[cfg(target_arch = "x86_64")]
-    libc::SYS_iopl,
-    #[cfg(target_arch = "x86_64")]
-    libc::SYS_ioperm,
-    #[cfg(target_arch = "x86_64")]
-    libc::SYS_modify_ldt,
-];
-
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use super::*;
+    use crate::host::confinement::seccomp;
 
     #[test]
     fn each_call_stands_in_one_list_and_once() {
-        let mut seen = BTreeSet::new();
-        let allowed = ALLOWED.iter().map(|(call, _)| call);
-        for call in allowed.chain(FATAL) {
-            assert!(seen.insert(call), "{call} is there twice");
-        }
+        seccomp::tests::expect_each_once(ALLOWED);
     }
 }

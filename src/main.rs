@@ -9,7 +9,8 @@
 //! - [`source`]: the seam behind which values come from
 //! - [`node`]: the daemon that joins these, follows the manager and opens envelopes
 //! - [`client`]: the manager over mutual TLS, the only module that names reqwest
-//! - [`holder`], [`worker`], [`handover`]: the processes of a node, and what passes between them
+//! - [`holder`], [`worker`], [`notifier`], [`handover`]: the processes of a node, and what passes
+//!   between them
 //! - [`run`]: a program, and what is done with it when its secrets change
 //! - [`host`]: private files and locked memory, for every role
 
@@ -22,6 +23,7 @@ mod handover;
 mod holder;
 mod host;
 mod node;
+mod notifier;
 mod role;
 mod run;
 mod source;
@@ -45,6 +47,7 @@ fn main() -> std::process::ExitCode {
             match role {
                 Role::Holder => holder::main(),
                 Role::Worker => worker::main(),
+                Role::Notifier => notifier::main(),
                 Role::Repair => holder::repair::main(),
                 Role::Launcher => run::launcher::main(),
             }

@@ -15,6 +15,8 @@ pub(crate) enum Role {
     Holder,
     /// Serves, or is ready to.
     Worker,
+    /// Tells those who watch files.
+    Notifier,
     /// Brings dead mounts in containers back, and ends.
     Repair,
     /// Becomes the program that `secretfs run` supervises.
@@ -22,7 +24,7 @@ pub(crate) enum Role {
 }
 
 impl Role {
-    const ALL: [Self; 4] = [Self::Holder, Self::Worker, Self::Repair, Self::Launcher];
+    const ALL: [Self; 5] = [Self::Holder, Self::Worker, Self::Notifier, Self::Repair, Self::Launcher];
 
     /// What `ps` shows at the start. It is a daemon's only argument: no option of any of them is seen by
     /// other users.
@@ -30,6 +32,7 @@ impl Role {
         match self {
             Self::Holder => "secretfs: holder",
             Self::Worker => "secretfs: worker (standby)",
+            Self::Notifier => "secretfs: notifier",
             Self::Repair => "secretfs: repair",
             Self::Launcher => "secretfs: launcher",
         }

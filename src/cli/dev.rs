@@ -108,7 +108,7 @@ async fn start_node(
     let raw = node::RawConfig {
         state_dir: Some(state_dir),
         socket: Some(socket.clone()),
-        mounts: vec![MountConfig { path: mount.path.clone(), service: None }],
+        mounts: vec![MountConfig::new(mount.path.clone(), None)],
         ..Default::default()
     };
     let mut config = raw.check().map_err(|error| Failure::from_error(&error))?;

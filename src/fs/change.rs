@@ -1,5 +1,7 @@
 //! What the kernel must forget when one tree replaces another, so that it may remember for long.
 
+use serde::{Deserialize, Serialize};
+
 use super::inode::Inode;
 use super::tree::{Entry, Kind, Node, Tree};
 
@@ -41,7 +43,7 @@ pub(crate) enum Change {
 }
 
 /// A name, and where in the tree it is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Place {
     /// The directory that has it.
     pub(crate) parent: Inode,

@@ -4,12 +4,13 @@ use std::fmt;
 
 use aws_lc_rs::hmac;
 use secretfs_wire::{NodeId, ServiceName, TargetName};
+use serde::{Deserialize, Serialize};
 
 /// An inode number: 1 for the root, else 4 to 2^63 - 1.
 ///
 /// 63 bits, because the number is also the entry's place in its directory, and a place is a signed
 /// 64-bit number to the kernel.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(crate) struct Inode(u64);
 
 impl Inode {

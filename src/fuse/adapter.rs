@@ -14,27 +14,35 @@ use fuser::{
 };
 use tokio::runtime::Handle as Runtime;
 
+use super::announced::Announced;
 use super::connection::agree;
+use super::event::Deed;
 use super::journal::{Entry, Journal};
+use super::stage::Doing;
 use crate::fs::{
     Access, Attributes, FileSystem, FsError, Full, Handle, Inode, Kind, Opening, Readiness, RequestId,
 };
 
 /// How long the kernel may remember names and attributes: it is told of every change.
-const TTL: Duration = Duration::from_secs(60 * 60);
+pub(super) const TTL: Duration = Duration::from_secs(60 * 60);
 
 /// Numbers are never used for another file, so every inode is of the first generation.
-const GENERATION: Generation = Generation(0);
+pub(super) const GENERATION: Generation = Generation(0);
 
 pub(super) struct Adapter {
     pub(super) fs: Arc<FileSystem>,
     /// Where opens wait for values.
     pub(super) runtime: Runtime,
     pub(super) journal: Journal,
+    /// How the notifier is known, if this mount has one.
+    pub(super) announced: Option<Announced>,
 }
 
-/// Operations that would change something. The superblock is read-only and the kernel refuses them
-/// before they get here; this is for the day when somebody remounts it.
+/// The handle of a file that is open to be written. Nobody has this one to read.
+const WRITING: FileHandle = FileHandle(u64::MAX);
+
+/// Operations that would change something. The mount is read-only and the kernel refuses them before
+/// they get here, unless somebody has remounted it.
 macro_rules! read_only {
     ($(fn $name:ident($($type:ty),*) -> $reply:ty;)*) => {$(
         fn $name(&self, _: &Request, $(_: $type,)* reply: $reply) {
@@ -60,6 +68,12 @@ impl Adapter {
         }
         entry
     }
+
+    /// Whether it is the notifier that asks, and is there to write this file.
+    fn writes(&self, request: &Request, ino: INodeNo) -> bool {
+        let writes = |doing: &Doing| doing.deed == Deed::Write && doing.inode == inode(ino);
+        self.allow(request, writes).and_then(|()| self.fs.attributes(inode(ino))).is_ok()
+    }
 }
 
 impl Filesystem for Adapter {
@@ -75,22 +89,32 @@ impl Filesystem for Adapter {
             Some(name) => self.fs.lookup(inode(parent), name),
             None => Err(FsError::NotFound),
         };
+        let (found, remembered) = match self.doing(request) {
+            Some(doing) => doing.instead(inode(parent), found),
+            None => (found, TTL),
+        };
         match found {
-            Ok(attributes) => reply.entry(&TTL, &file_attr(&attributes), GENERATION),
+            Ok(attributes) => reply.entry(&remembered, &file_attr(&attributes), GENERATION),
             Err(error) => reply.error(errno(&error)),
         }
     }
 
     fn getattr(&self, request: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
         let Some(_entry) = self.enter(request) else { return reply.error(Errno::EIO) };
-        match self.fs.attributes(inode(ino)) {
-            Ok(attributes) => reply.attr(&TTL, &file_attr(&attributes)),
+        let found = self.fs.attributes(inode(ino)).map(|attributes| (attributes, TTL));
+        let gone = || self.doing(request)?.gone(inode(ino));
+        match found.or_else(|error| gone().ok_or(error)) {
+            Ok((attributes, remembered)) => reply.attr(&remembered, &file_attr(&attributes)),
             Err(error) => reply.error(errno(&error)),
         }
     }
 
     fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let Some(entry) = self.enter(request) else { return reply.error(Errno::EIO) };
+        if flags.acc_mode() == OpenAccMode::O_WRONLY && self.writes(request, ino) {
+            // What pages the kernel has stay: nothing is written.
+            return reply.opened(WRITING, FopenFlags::FOPEN_DIRECT_IO);
+        }
         let access = match flags.acc_mode() {
             OpenAccMode::O_RDONLY => Access::Read,
             OpenAccMode::O_WRONLY | OpenAccMode::O_RDWR => Access::Write,
@@ -211,21 +235,86 @@ impl Filesystem for Adapter {
         reply.error(Errno::ENOTTY);
     }
 
+    /// Takes what the notifier writes for written.
+    fn write(
+        &self,
+        request: &Request,
+        ino: INodeNo,
+        _: FileHandle,
+        _: u64,
+        data: &[u8],
+        _: WriteFlags,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        let Some(_entry) = self.enter(request) else { return reply.error(Errno::EIO) };
+        match self.writes(request, ino) {
+            true => reply.written(u32::try_from(data.len()).unwrap_or(u32::MAX)),
+            false => reply.error(errno(&FsError::ReadOnly)),
+        }
+    }
+
+    fn setattr(
+        &self,
+        request: &Request,
+        ino: INodeNo,
+        _: Option<u32>,
+        _: Option<u32>,
+        _: Option<u32>,
+        _: Option<u64>,
+        _: Option<TimeOrNow>,
+        _: Option<TimeOrNow>,
+        _: Option<SystemTime>,
+        _: Option<FileHandle>,
+        _: Option<SystemTime>,
+        _: Option<SystemTime>,
+        _: Option<SystemTime>,
+        _: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        let Some(_entry) = self.enter(request) else { return reply.error(Errno::EIO) };
+        let touches = |doing: &Doing| doing.deed == Deed::Touch && doing.inode == inode(ino);
+        match self.allow(request, touches).and_then(|()| self.fs.attributes(inode(ino))) {
+            Ok(attributes) => reply.attr(&TTL, &file_attr(&attributes)),
+            Err(error) => reply.error(errno(&error)),
+        }
+    }
+
+    fn mknod(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        _: u32,
+        _: u32,
+        _: u32,
+        reply: ReplyEntry,
+    ) {
+        let Some(_entry) = self.enter(request) else { return reply.error(Errno::EIO) };
+        self.make(request, parent, name.to_str(), Deed::Create, reply);
+    }
+
+    fn mkdir(&self, request: &Request, parent: INodeNo, name: &OsStr, _: u32, _: u32, reply: ReplyEntry) {
+        let Some(_entry) = self.enter(request) else { return reply.error(Errno::EIO) };
+        self.make(request, parent, name.to_str(), Deed::CreateDirectory, reply);
+    }
+
+    fn unlink(&self, request: &Request, parent: INodeNo, _: &OsStr, reply: ReplyEmpty) {
+        let Some(_entry) = self.enter(request) else { return reply.error(Errno::EIO) };
+        let removes = |doing: &Doing| doing.deed == Deed::Remove && doing.parent == inode(parent);
+        match self.allow(request, removes) {
+            Ok(()) => reply.ok(),
+            Err(error) => reply.error(errno(&error)),
+        }
+    }
+
     read_only! {
-        fn setattr(
-            INodeNo, Option<u32>, Option<u32>, Option<u32>, Option<u64>, Option<TimeOrNow>, Option<TimeOrNow>,
-            Option<SystemTime>, Option<FileHandle>, Option<SystemTime>, Option<SystemTime>,
-            Option<SystemTime>, Option<BsdFileFlags>
-        ) -> ReplyAttr;
-        fn mknod(INodeNo, &OsStr, u32, u32, u32) -> ReplyEntry;
-        fn mkdir(INodeNo, &OsStr, u32, u32) -> ReplyEntry;
-        fn unlink(INodeNo, &OsStr) -> ReplyEmpty;
         fn rmdir(INodeNo, &OsStr) -> ReplyEmpty;
         fn symlink(INodeNo, &OsStr, &Path) -> ReplyEntry;
         fn rename(INodeNo, &OsStr, INodeNo, &OsStr, RenameFlags) -> ReplyEmpty;
         fn link(INodeNo, INodeNo, &OsStr) -> ReplyEntry;
         fn create(INodeNo, &OsStr, u32, u32, i32) -> ReplyCreate;
-        fn write(INodeNo, FileHandle, u64, &[u8], WriteFlags, OpenFlags, Option<LockOwner>) -> ReplyWrite;
         fn fallocate(INodeNo, FileHandle, u64, u64, i32) -> ReplyEmpty;
         fn setxattr(INodeNo, &OsStr, &[u8], i32, u32) -> ReplyEmpty;
         fn removexattr(INodeNo, &OsStr) -> ReplyEmpty;
@@ -251,7 +340,7 @@ fn answer_xattr(value: Result<&[u8], &FsError>, size: u32, reply: ReplyXattr) {
     }
 }
 
-fn file_attr(attributes: &Attributes) -> FileAttr {
+pub(super) fn file_attr(attributes: &Attributes) -> FileAttr {
     let modified = attributes.modified.into();
     FileAttr {
         ino: INodeNo(attributes.inode.as_u64()),
@@ -288,6 +377,6 @@ fn request_id(request: &Request) -> RequestId {
     RequestId { number: number & !RESENT, repeated: number & RESENT != 0 }
 }
 
-fn errno(error: &FsError) -> Errno {
+pub(super) fn errno(error: &FsError) -> Errno {
     Errno::from_i32(error.errno().raw_os_error())
 }

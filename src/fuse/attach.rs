@@ -6,7 +6,7 @@
 use std::fs::OpenOptions;
 use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -33,6 +33,15 @@ pub(crate) enum Audience {
     OnlyMe,
 }
 
+/// Whether anything could be written through a mount of the file system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Superblock {
+    /// Through none.
+    ReadOnly,
+    /// Through those that are not read-only themselves. The one that everybody sees is.
+    Writable,
+}
+
 /// A directory that everybody may list, in octal. The kernel goes by this until it has asked for the
 /// first time, and a stricter mode would turn the first readers away.
 const ROOT_MODE: &str = "40555";
@@ -45,21 +54,59 @@ pub(super) struct Attached {
     /// To the kernel. Where it ends the mount is dead.
     pub(super) connection: OwnedFd,
     pub(super) device: Device,
+    pub(super) superblock: Superblock,
 }
 
 /// Mounts on top of whatever is at `point`.
-pub(super) fn attach(point: &Path, audience: Audience) -> Result<Attached, MountError> {
+pub(super) fn attach(
+    point: &Path,
+    audience: Audience,
+    superblock: Superblock,
+) -> Result<Attached, MountError> {
     let connection = OpenOptions::new().read(true).write(true).open(DEVICE).map_err(MountError::NoDevice)?;
     let connection = OwnedFd::from(connection);
-    match mount_directly(&connection, point, audience) {
-        Ok(device) => Ok(Attached { connection, device }),
+    match mount_directly(&connection, point, audience, superblock) {
+        Ok(device) => Ok(Attached { connection, device, superblock }),
         Err(Errno::PERM) => mount_with_helper(point, audience),
         Err(error) => Err(MountError::Refused { path: point.to_owned(), source: error.into() }),
     }
 }
 
 /// Made first and put in place then, so that its device is known whoever else mounts there.
-fn mount_directly(connection: &OwnedFd, point: &Path, audience: Audience) -> Result<Device, Errno> {
+fn mount_directly(
+    connection: &OwnedFd,
+    point: &Path,
+    audience: Audience,
+    superblock: Superblock,
+) -> Result<Device, Errno> {
+    let read_only = (superblock == Superblock::ReadOnly).then_some("ro");
+    let flags: Vec<_> = read_only.into_iter().chain(permissions(audience).iter().copied()).collect();
+    let mount = make_mount(connection.as_fd(), &flags, ATTRIBUTES | MountAttrFlags::MOUNT_ATTR_RDONLY)?;
+    let device = Device::of(&mount)?;
+    move_mount(&mount, "", CWD, point, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
+    Ok(device)
+}
+
+/// Another mount of what is mounted: it can be written to, and is nowhere. It ends with its descriptor,
+/// and until then the file system is not unmounted. Takes Linux 5.15, and a writable superblock.
+///
+/// Asks nobody, so whoever serves the connection may be dead.
+pub(super) fn mount_again(connection: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    Ok(make_mount(connection, &[], ATTRIBUTES)?)
+}
+
+/// What holds for every mount.
+const ATTRIBUTES: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID
+    .union(MountAttrFlags::MOUNT_ATTR_NODEV)
+    .union(MountAttrFlags::MOUNT_ATTR_NOEXEC);
+
+/// Makes a mount that is nowhere yet. If the connection has a file system already, it is of that one,
+/// and the flags, which are the file system's, change nothing.
+fn make_mount(
+    connection: BorrowedFd<'_>,
+    flags: &[&str],
+    attributes: MountAttrFlags,
+) -> Result<OwnedFd, Errno> {
     let context = fsopen("fuse", FsOpenFlags::FSOPEN_CLOEXEC)?;
     let settings = [
         ("source", NAME.to_owned()),
@@ -72,18 +119,11 @@ fn mount_directly(connection: &OwnedFd, point: &Path, audience: Audience) -> Res
     for (key, value) in settings {
         fsconfig_set_string(&context, key, value)?;
     }
-    for flag in ["ro"].into_iter().chain(permissions(audience).iter().copied()) {
-        fsconfig_set_flag(&context, flag)?;
+    for flag in flags {
+        fsconfig_set_flag(&context, *flag)?;
     }
     fsconfig_create(&context)?;
-    let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY
-        | MountAttrFlags::MOUNT_ATTR_NOSUID
-        | MountAttrFlags::MOUNT_ATTR_NODEV
-        | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-    let mount = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
-    let device = Device::of(&mount)?;
-    move_mount(&mount, "", CWD, point, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
-    Ok(device)
+    fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
 }
 
 /// The kernel checks owner, group and mode of each file against who asks.
@@ -112,7 +152,9 @@ pub(super) fn mount_with_helper(point: &Path, audience: Audience) -> Result<Atta
         Ok(Some(connection)) => {
             let table = MountTable::read().map_err(MountError::Table)?;
             match table.top(point) {
-                Some(top) => Ok(Attached { connection, device: top.device }),
+                Some(top) => {
+                    Ok(Attached { connection, device: top.device, superblock: Superblock::ReadOnly })
+                }
                 None => Err(MountError::Fusermount("it mounted nothing".to_owned())),
             }
         }

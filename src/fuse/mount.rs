@@ -1,12 +1,13 @@
 //! A mount of the file system, from its beginning to its end.
 
 use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::mount::UnmountFlags;
 
-use super::attach::{self, Attached, Audience};
+use super::attach::{self, Attached, Audience, Superblock};
 use super::connection::Connection;
 use super::device::Device;
 use super::error::MountError;
@@ -25,21 +26,22 @@ pub(crate) struct Mount {
     connection: Connection,
     /// The device of the mount that is ours to take away, until it is.
     device: Option<Device>,
+    superblock: Superblock,
 }
 
 impl Mount {
-    /// Mounts on an empty directory, read-only. A mount of a dead process is mounted over, so that
+    /// Mounts on an empty directory, read-only for all who see it. A mount of a dead process is mounted over, so that
     /// those who receive what is mounted on it are served again.
     ///
     /// # Errors
     /// Each says what is missing and what to do about it.
-    pub(crate) fn new(path: &Path, audience: Audience) -> Result<Self, MountError> {
+    pub(crate) fn new(path: &Path, audience: Audience, superblock: Superblock) -> Result<Self, MountError> {
         let point = MountPoint::claim(path)?;
-        let Attached { connection, device } = point.attach(audience)?;
+        let Attached { connection, device, superblock } = point.attach(audience, superblock)?;
         match Connection::begin(connection) {
             Ok(connection) => {
                 tracing::info!(path = %point.path.display(), "mounted");
-                Ok(Self { point, connection, device: Some(device) })
+                Ok(Self { point, connection, device: Some(device), superblock })
             }
             Err(error) => {
                 attach::detach(&point.path)?;
@@ -53,14 +55,14 @@ impl Mount {
     /// # Errors
     /// [`io::ErrorKind::NotFound`] when it is not there any more.
     pub(crate) fn inherited(path: PathBuf, connection: Connection, device: Device) -> io::Result<Self> {
-        let top = MountTable::read()?.top(&path).map(|top| top.device);
-        if top != Some(device) || connection.ends_within(Duration::ZERO) {
-            return Err(io::Error::new(
-                io::ErrorKind::NotFound,
-                format!("{} is not mounted", path.display()),
-            ));
-        }
-        Ok(Self { point: MountPoint::inherited(path), connection, device: Some(device) })
+        let table = MountTable::read()?;
+        let top = table.top(&path).filter(|top| top.device == device);
+        let Some(top) = top.filter(|_| !connection.ends_within(Duration::ZERO)) else {
+            let reason = format!("{} is not mounted", path.display());
+            return Err(io::Error::new(io::ErrorKind::NotFound, reason));
+        };
+        let superblock = top.superblock;
+        Ok(Self { point: MountPoint::inherited(path), connection, device: Some(device), superblock })
     }
 
     /// Ends the connection of a mount that nobody serves any more, for all who have it. What is left
@@ -82,6 +84,17 @@ impl Mount {
     /// The device that it is, unless it has been taken away.
     pub(crate) const fn device(&self) -> Option<Device> {
         self.device
+    }
+
+    /// Another mount of it, for the notifier, at no place. While it is there the file system stays.
+    ///
+    /// # Errors
+    /// When the superblock is read-only, or the kernel older than Linux 5.15.
+    pub(crate) fn again(&self) -> io::Result<OwnedFd> {
+        match self.superblock {
+            Superblock::Writable => attach::mount_again(self.connection.as_fd()),
+            Superblock::ReadOnly => Err(io::ErrorKind::ReadOnlyFilesystem.into()),
+        }
     }
 
     /// The kernel's side.

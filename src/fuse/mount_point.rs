@@ -9,7 +9,7 @@ use std::time::Duration;
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 
-use super::attach::{self, Attached, Audience};
+use super::attach::{self, Attached, Audience, Superblock};
 use super::device::Device;
 use super::error::MountError;
 use super::mount_table::{MountTable, Mounted};
@@ -71,8 +71,8 @@ impl MountPoint {
     ///
     /// # Errors
     /// [`MountError::Claimed`] when another process was first.
-    pub(super) fn attach(&self, audience: Audience) -> Result<Attached, MountError> {
-        let attached = attach::attach(&self.path, audience)?;
+    pub(super) fn attach(&self, audience: Audience, superblock: Superblock) -> Result<Attached, MountError> {
+        let attached = attach::attach(&self.path, audience, superblock)?;
         self.check_first(attached.device)?;
         Ok(attached)
     }

@@ -10,6 +10,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use super::attach::Superblock;
 use super::device::Device;
 
 /// The source and subtype of all our mounts.
@@ -28,6 +29,8 @@ pub(crate) struct Mounted {
     pub(crate) root: PathBuf,
     /// Where, as seen from the root directory of the process that the table was read for.
     pub(crate) point: PathBuf,
+    /// Whether the file system can be written to, which a mount of it may still forbid.
+    pub(super) superblock: Superblock,
     fs_type: String,
 }
 
@@ -91,9 +94,14 @@ fn parse(line: &[u8]) -> Option<Mounted> {
     let device = number(fields.next()?)?;
     let root = path(fields.next()?);
     let point = path(fields.next()?);
-    let fs_type = fields.skip_while(|field| *field != b"-").nth(1)?;
-    let fs_type = String::from_utf8_lossy(fs_type).into_owned();
-    Some(Mounted { id, parent, device, root, point, fs_type })
+    let mut of_file_system = fields.skip_while(|field| *field != b"-").skip(1);
+    let fs_type = String::from_utf8_lossy(of_file_system.next()?).into_owned();
+    let mut options = of_file_system.nth(1)?.split(|byte| *byte == b',');
+    let superblock = match options.next() {
+        Some(b"rw") => Superblock::Writable,
+        _ => Superblock::ReadOnly,
+    };
+    Some(Mounted { id, parent, device, root, point, superblock, fs_type })
 }
 
 fn number<N: FromStr>(field: &[u8]) -> Option<N> {
@@ -136,7 +144,7 @@ mod tests {
 30 22 0:26 / /run/my\040secrets rw,nosuid shared:5 master:1 - tmpfs tmpfs rw
 31 33 0:27 / /run/my\040secrets ro,nosuid - fuse.secretfs secretfs ro,user_id=0
 32 22 0:28 / /run/other ro - fuse.sshfs secretfs ro
-33 30 0:29 /web/db//deleted /run/my\040secrets ro master:5 propagate_from:2 - fuse.secretfs secretfs ro
+33 30 0:29 /web/db//deleted /run/my\040secrets ro master:5 propagate_from:2 - fuse.secretfs secretfs rw
 short line";
 
     #[test]
@@ -164,6 +172,7 @@ short line";
         assert_eq!((bind.root.as_os_str(), bind.is_whole()), (OsStr::new("/web/db//deleted"), false));
         let plain = table.iter().find(|mounted| mounted.id == 31).expect("the line");
         assert_eq!((plain.is_whole(), plain.parent), (true, 33));
+        assert_eq!((plain.superblock, bind.superblock), (Superblock::ReadOnly, Superblock::Writable));
         assert_eq!(table.iter().filter(|mounted| mounted.is_ours()).count(), 2, "with and without tags");
     }
 

@@ -2,14 +2,20 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
+use std::time::Duration;
 
 use fuser::{INodeNo, Notifier, PollHandle};
 
+use super::backlog::{Backlog, Watched};
 use crate::fs::{Change, FileSystem, Inode, Kind, Place};
 
-/// A thread that writes notifications, one after the other.
+/// How long events wait before there may be room for them.
+const RETRY: Duration = Duration::from_millis(20);
+
+/// A thread that writes notifications, one after the other, and then has the notifier tell watchers:
+/// what they open when they hear of a change is new.
 ///
 /// A thread of its own: the kernel takes a directory's lock for some of them, and a request that
 /// holds that lock may be waiting to be answered. The thread that answers must never wait for it.
@@ -23,31 +29,52 @@ struct Notice {
 
 impl Notices {
     /// Starts the thread. It ends when this is dropped.
-    pub(super) fn start(notifier: Notifier, fs: Arc<FileSystem>) -> io::Result<Self> {
+    pub(super) fn start(
+        notifier: Notifier,
+        fs: Arc<FileSystem>,
+        watched: Option<Watched>,
+    ) -> io::Result<Self> {
         let (sender, notices) = mpsc::channel();
-        let run = move || tell_all(&notices, &notifier, &fs);
+        let run = move || tell_all(&notices, &notifier, &fs, Backlog::new(watched));
         thread::Builder::new().name("secretfs-notify".to_owned()).spawn(run)?;
         Ok(Self(sender))
     }
 
-    /// Hands changes to the thread, which drops `told` when the kernel knows of all.
+    /// Hands changes to the thread, which drops `told` when the kernel knows of all and the events are
+    /// on their way.
     pub(super) fn send(&self, changes: Vec<Change>, told: Box<dyn Send>) {
         // Without the thread the mount is gone, and nobody remembers anything.
         self.0.send(Notice { changes, told }).ok();
     }
 }
 
-fn tell_all(notices: &Receiver<Notice>, notifier: &Notifier, fs: &FileSystem) {
-    for Notice { changes, told } in notices {
-        for change in changes {
-            if let Err(error) = tell(&change, notifier) {
-                // An unmounted file system, or a name that is a mount point or a directory in use. It
-                // is forgotten all the same, it only is not reported to watchers.
-                tracing::debug!(%error, ?change, "the kernel refused a notification");
+fn tell_all(notices: &Receiver<Notice>, notifier: &Notifier, fs: &FileSystem, mut backlog: Backlog) {
+    let mut waits = false;
+    loop {
+        let notice = match waits {
+            true => notices.recv_timeout(RETRY),
+            false => notices.recv().map_err(RecvTimeoutError::from),
+        };
+        match notice {
+            Ok(Notice { changes, told }) => {
+                forget_all(&changes, notifier, fs);
+                backlog.add(&changes, told);
             }
-            wake_pollers(change.inode(), notifier, fs);
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
         }
-        drop(told);
+        waits = backlog.flush();
+    }
+}
+
+fn forget_all(changes: &[Change], notifier: &Notifier, fs: &FileSystem) {
+    for change in changes {
+        if let Err(error) = tell(change, notifier) {
+            // An unmounted file system, or a name that is a mount point or a directory in use. It
+            // is forgotten all the same, it only is not reported to watchers.
+            tracing::debug!(%error, ?change, "the kernel refused a notification");
+        }
+        wake_pollers(change.inode(), notifier, fs);
     }
 }
 

@@ -4,11 +4,12 @@
 
 use std::ffi::OsStr;
 use std::io;
+use std::time::SystemTime;
 
 use fuser::{
-    Errno, FileHandle, Filesystem, INodeNo, IoctlFlags, KernelConfig, LockOwner, OpenFlags, PollEvents,
-    PollFlags, PollNotifier, ReplyAttr, ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyIoctl,
-    ReplyOpen, ReplyPoll, ReplyStatfs, ReplyXattr, Request,
+    BsdFileFlags, Errno, FileHandle, Filesystem, INodeNo, IoctlFlags, KernelConfig, LockOwner, OpenFlags,
+    PollEvents, PollFlags, PollNotifier, ReplyAttr, ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry,
+    ReplyIoctl, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
 use super::connection::{Agreement, Connection, agree};
@@ -66,6 +67,15 @@ impl Filesystem for Refusal {
         fn getxattr(INodeNo, &OsStr, u32) -> ReplyXattr;
         fn listxattr(INodeNo, u32) -> ReplyXattr;
         fn ioctl(INodeNo, FileHandle, IoctlFlags, u32, &[u8], u32) -> ReplyIoctl;
+        fn write(INodeNo, FileHandle, u64, &[u8], WriteFlags, OpenFlags, Option<LockOwner>) -> ReplyWrite;
+        fn setattr(
+            INodeNo, Option<u32>, Option<u32>, Option<u32>, Option<u64>, Option<TimeOrNow>, Option<TimeOrNow>,
+            Option<SystemTime>, Option<FileHandle>, Option<SystemTime>, Option<SystemTime>,
+            Option<SystemTime>, Option<BsdFileFlags>
+        ) -> ReplyAttr;
+        fn mknod(INodeNo, &OsStr, u32, u32, u32) -> ReplyEntry;
+        fn mkdir(INodeNo, &OsStr, u32, u32) -> ReplyEntry;
+        fn unlink(INodeNo, &OsStr) -> ReplyEmpty;
         fn poll(INodeNo, FileHandle, PollNotifier, PollEvents, PollFlags) -> ReplyPoll;
     }
 

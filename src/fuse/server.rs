@@ -7,16 +7,20 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::runtime::Handle as Runtime;
 
 use super::adapter::Adapter;
+use super::announced::Announced;
+use super::backlog::Watched;
 use super::connection::{Agreement, Connection};
 use super::journal::Journal;
 use super::notices::Notices;
 use super::resume::{Serving, Standby};
+use super::stage::Stage;
 use crate::fs::{Change, FileSystem};
 
 /// A file system that is ready to be served, and is not yet.
 pub(crate) struct PreparedServer {
     standby: Standby,
     fs: Arc<FileSystem>,
+    watched: Option<Watched>,
 }
 
 /// A file system that is served, until the process ends.
@@ -29,7 +33,8 @@ pub(crate) struct Server {
 
 impl PreparedServer {
     /// Prepares to serve `fs` over a connection that began with `agreement`. Opens that have to wait
-    /// do so on `runtime`; requests under way are in `journal`.
+    /// do so on `runtime`; requests under way are in `journal`; the notifier, if there is one, shows what
+    /// it does on the stage.
     ///
     /// # Errors
     /// When the system has no thread or no socket left.
@@ -38,9 +43,14 @@ impl PreparedServer {
         fs: Arc<FileSystem>,
         journal: Journal,
         runtime: &Runtime,
+        watched: Option<(Watched, Stage)>,
     ) -> io::Result<Self> {
-        let adapter = Adapter { fs: fs.clone(), journal, runtime: runtime.clone() };
-        Ok(Self { standby: Standby::prepare(agreement, adapter)?, fs })
+        let (watched, stage) = watched.unzip();
+        let announced = stage
+            .zip(watched.as_ref())
+            .map(|(stage, Watched { mount, .. })| Announced { stage, mount: *mount });
+        let adapter = Adapter { fs: fs.clone(), journal, runtime: runtime.clone(), announced };
+        Ok(Self { standby: Standby::prepare(agreement, adapter)?, fs, watched })
     }
 
     /// Serves from now on. Nobody else may be serving this connection.
@@ -49,7 +59,7 @@ impl PreparedServer {
     /// When the connection is none, or the system has no thread left.
     pub(crate) fn serve(self, connection: &Connection) -> io::Result<Server> {
         let Serving { notifier, ended } = self.standby.serve(connection)?;
-        Ok(Server { notices: Notices::start(notifier, self.fs)?, ended: Mutex::new(ended) })
+        Ok(Server { notices: Notices::start(notifier, self.fs, self.watched)?, ended: Mutex::new(ended) })
     }
 }
 

@@ -4,12 +4,15 @@ use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::atomic::Ordering::Relaxed;
 
+use super::message::Sequence;
 use crate::fs::{Freshness, Handles};
 use crate::fuse::Journal;
 use crate::host::shared_memory::{self, Words};
 
-/// The first words: how often a worker has shown that it is alive.
+/// The first words: how often a worker has shown that it is alive, and up to which manifest the kernel
+/// has been told of all changes.
 const BEATS: usize = 0;
+const ANNOUNCED: usize = 1;
 const HEADER: usize = 8;
 const OUTAGE: std::ops::Range<usize> = HEADER..HEADER + Freshness::WORDS;
 /// Where the mounts' parts begin, on a cache line of their own.
@@ -53,6 +56,16 @@ impl Ledger {
         self.0[BEATS].load(Relaxed)
     }
 
+    /// Notes up to which manifest the kernel has been told of all changes, for another holder.
+    pub(crate) fn announce(&self, sequence: Sequence) {
+        self.0[ANNOUNCED].fetch_max(sequence.0, Relaxed);
+    }
+
+    /// Up to which manifest that is.
+    pub(crate) fn announced(&self) -> Option<Sequence> {
+        Some(Sequence(self.0[ANNOUNCED].load(Relaxed))).filter(|sequence| sequence.0 > 0)
+    }
+
     /// When an outage of the manager began.
     pub(crate) fn outage(&self) -> Words {
         self.0.part(OUTAGE)
@@ -92,6 +105,9 @@ mod tests {
         assert_eq!((ledger.beats(), ledger.journal(0).now(), ledger.journal(1).now()), (0, 0, 3));
         assert_eq!((ledger.handles(0).len(), ledger.handles(1).len()), (0, 0));
         ledger.beat();
+        assert_eq!(ledger.announced(), None);
+        [2, 7, 3].map(Sequence).into_iter().for_each(|sequence| ledger.announce(sequence));
+        assert_eq!(ledger.announced(), Some(Sequence(7)));
         assert_eq!(Ledger::map(memory.as_fd(), 2).expect("another").beats(), 1);
         assert!(Ledger::map(memory.as_fd(), 3).is_err());
     }

@@ -7,7 +7,7 @@ use secretfs_wire::ServiceName;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use crate::fuse::Agreement;
+use crate::fuse::{Agreement, Inotify};
 
 /// The format of everything that holder and worker share: these messages, and the layout of the
 /// memory. Both sides name theirs before anything else is read, and refuse what they cannot read.
@@ -34,8 +34,8 @@ pub(crate) enum Duty {
 }
 
 /// The first message, with these descriptors in order: the ledger; the listening status socket; the
-/// files of the node's identity (see [`crate::node::IdentityFiles`]); each mount's connection; and
-/// last the arena, if there is one.
+/// files of the node's identity (see [`crate::node::IdentityFiles`]); each mount's connection; the
+/// arena, if there is one; and last the stage and the queue of the notifier, if there is one.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Begin {
     /// The holder's [`FORMAT`]; see [`Opening`].
@@ -48,8 +48,11 @@ pub(crate) struct Begin {
     pub(crate) config: ServeConfig,
     /// What is mounted, in the order of the connections.
     pub(crate) mounts: Vec<MountToServe>,
-    /// Whether the last descriptor is an arena.
+    /// Whether there is an arena among the descriptors.
     pub(crate) arena: bool,
+    /// Whether a notifier's are the last two descriptors. A holder that does not say so has none.
+    #[serde(default)]
+    pub(crate) notifier: bool,
 }
 
 /// An unprivileged user.
@@ -83,6 +86,9 @@ pub(crate) struct MountToServe {
     pub(crate) service: Option<ServiceName>,
     /// How its connection began.
     pub(crate) agreement: Agreement,
+    /// What watchers are told.
+    #[serde(default)]
+    pub(crate) inotify: Inotify,
 }
 
 /// What a worker is told when its turn comes.

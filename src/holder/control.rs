@@ -46,6 +46,9 @@ pub(crate) struct HolderStatus {
     pub(crate) standby: Option<u32>,
     /// The standby's version.
     pub(crate) standby_version: Option<String>,
+    /// The process id of the notifier, if it has anything to do.
+    #[serde(default)]
+    pub(crate) notifier: Option<u32>,
     /// Whether requests are answered with errors, because no worker lives long enough.
     pub(crate) refusing: bool,
     /// How many workers have been replaced.

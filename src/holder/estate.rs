@@ -4,15 +4,17 @@ use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
+use std::time::Instant;
 
 use secretfs_wire::ServiceName;
 
 use super::HolderError;
 use super::manifests::Manifests;
+use super::notifying::Notifying;
 use super::worker::Worker;
 use crate::cache::ValueCache;
 use crate::fuse::device::Device;
-use crate::fuse::{Blame, Mount};
+use crate::fuse::{Blame, Inotify, Mount, Superblock};
 use crate::handover::{Begin, Duty, FORMAT, Ledger, MOST_DESCRIPTORS, MountToServe, User};
 use crate::host::shared_memory;
 use crate::node::{Config, IdentityFiles, MountConfig, StateDirectory};
@@ -21,6 +23,8 @@ use crate::node::{Config, IdentityFiles, MountConfig, StateDirectory};
 /// through it: the arena is never mapped here, and its descriptor cannot be read.
 #[derive(Debug)]
 pub(super) struct Estate {
+    /// Who tells watchers. The first one: its mounts go before the others.
+    pub(super) notifying: Notifying,
     pub(super) mounts: Vec<HeldMount>,
     pub(super) ledger: Ledger,
     pub(super) ledger_memory: OwnedFd,
@@ -36,10 +40,12 @@ pub(super) struct Estate {
 pub(super) struct HeldMount {
     pub(super) mount: Mount,
     pub(super) service: Option<ServiceName>,
+    /// What watchers are told, as far as it can be.
+    pub(super) inotify: Inotify,
 }
 
-/// Descriptors of a [`Begin`] beside the mounts' own: ledger, listener, arena, identity.
-const OTHER_DESCRIPTORS: usize = 3 + IdentityFiles::COUNT;
+/// Descriptors of a [`Begin`] beside the mounts' own: ledger, listener, arena, identity, stage, queue.
+const OTHER_DESCRIPTORS: usize = 5 + IdentityFiles::COUNT;
 
 impl Estate {
     /// Makes the memory and mounts what is configured.
@@ -52,17 +58,23 @@ impl Estate {
         let ledger = Ledger::map(ledger_memory.as_fd(), config.mounts.len()).map_err(HolderError::Memory)?;
         let arena = create_arena(config.serve.cache_bytes).map_err(HolderError::Memory)?;
         let mut mounts = Vec::new();
-        for MountConfig { path, service } in &config.mounts {
-            let mount = Mount::new(path, config.audience)?;
+        for MountConfig { path, service, inotify } in &config.mounts {
+            let superblock = match inotify {
+                Inotify::Off => Superblock::ReadOnly,
+                Inotify::Write | Inotify::Attrib => Superblock::Writable,
+            };
+            let mount = Mount::new(path, config.audience, superblock)?;
             if !mount.connection().can_resend() {
                 tracing::warn!(
                     "this kernel is older than Linux 6.9: a request that a worker had begun when it was \
                      killed fails with EIO"
                 );
             }
-            mounts.push(HeldMount { mount, service: service.clone() });
+            mounts.push(HeldMount::new(mount, service.clone(), *inotify));
         }
-        Ok(Self { mounts, ledger, ledger_memory, arena, listener, manifests: Manifests::default() })
+        let notifying = Notifying::new().map_err(HolderError::Memory)?;
+        let manifests = Manifests::default();
+        Ok(Self { mounts, ledger, ledger_memory, arena, listener, manifests, notifying })
     }
 
     /// Gives a worker all that it needs.
@@ -83,11 +95,13 @@ impl Estate {
             config: config.serve.clone(),
             mounts: self.mounts.iter().map(HeldMount::to_serve).collect(),
             arena: self.arena.is_some(),
+            notifier: true,
         };
         let mut descriptors: Vec<BorrowedFd<'_>> = vec![self.ledger_memory.as_fd(), self.listener.as_fd()];
         descriptors.extend(identity.descriptors());
         descriptors.extend(self.mounts.iter().map(|held| held.mount.connection().as_fd()));
         descriptors.extend(self.arena.as_ref().map(|arena| arena.as_fd()));
+        descriptors.extend(self.notifying.descriptors());
         worker.say(&begin, &descriptors);
         self.manifests.tell(worker);
         Ok(())
@@ -121,8 +135,16 @@ impl Estate {
         (0..self.mounts.len()).map(|place| self.ledger.journal(place).now()).collect()
     }
 
+    /// Sees to it that there is a notifier, if it has anything to do.
+    pub(super) fn staff_notifier(&mut self, now: Instant) {
+        let mounts = self.mounts.iter().enumerate().filter(|(_, held)| held.inotify != Inotify::Off);
+        self.notifying.staff(mounts.map(|(place, held)| (place, &held.mount)), now);
+    }
+
     /// Unmounts everything.
-    pub(super) fn unmount(self) {
+    pub(super) fn unmount(mut self) {
+        // First, since what it has mounted would keep everything there.
+        self.notifying.stop();
         for HeldMount { mount, .. } in self.mounts {
             let path = mount.path().to_owned();
             if let Err(error) = mount.unmount() {
@@ -133,11 +155,23 @@ impl Estate {
 }
 
 impl HeldMount {
+    /// A mount whose watchers are told what is wanted, if it can be.
+    pub(super) fn new(mount: Mount, service: Option<ServiceName>, wanted: Inotify) -> Self {
+        let possible = || {
+            // An ordinary user's mount, which nobody can write to, or one of a former holder's.
+            let why = |error| tracing::info!(path = %mount.path().display(), %error, "no inotify events");
+            mount.again().map_err(why).is_ok()
+        };
+        let inotify = if wanted != Inotify::Off && possible() { wanted } else { Inotify::Off };
+        Self { mount, service, inotify }
+    }
+
     fn to_serve(&self) -> MountToServe {
         MountToServe {
             path: self.mount.path().to_owned(),
             service: self.service.clone(),
             agreement: self.mount.connection().agreement(),
+            inotify: self.inotify,
         }
     }
 }

@@ -14,8 +14,9 @@ use serde::{Deserialize, Serialize};
 
 use super::estate::{Estate, HeldMount};
 use super::manifests::Manifests;
+use super::notifying::Notifying;
 use crate::fuse::device::Device;
-use crate::fuse::{Agreement, Blame, Connection, Mount};
+use crate::fuse::{Agreement, Blame, Connection, Inotify, Mount};
 use crate::handover::{FORMAT, Ledger, Sequence, document};
 use crate::node::Config;
 
@@ -136,11 +137,11 @@ fn inherit(
     config: &Config,
     listener: &UnixListener,
 ) -> io::Result<Estate> {
-    let mut manifests = Manifests::default();
+    let mut manifests = Vec::new();
     let mut kept = HashMap::new();
     for (name, descriptor) in descriptors {
         match name.strip_prefix(MANIFEST).and_then(|sequence| sequence.parse().ok()) {
-            Some(sequence) => manifests.add(Sequence(sequence), descriptor),
+            Some(sequence) => manifests.push((Sequence(sequence), descriptor)),
             None => drop(kept.insert(name, descriptor)),
         }
     }
@@ -158,9 +159,13 @@ fn inherit(
     for (place, WilledMount { path, service, agreement, device }) in will.mounts.into_iter().enumerate() {
         let connection = Connection::begun(take(&format!("{MOUNT}{place}"))?, agreement);
         let mount = Mount::inherited(path, connection, device)?;
-        mounts.push(HeldMount { mount, service });
+        let wanted = config.mounts.get(place).map_or(Inotify::Off, |wanted| wanted.inotify);
+        mounts.push(HeldMount::new(mount, service, wanted));
     }
-    Ok(Estate { mounts, ledger, ledger_memory, arena, listener: listener.try_clone()?, manifests })
+    manifests.sort_by_key(|(sequence, _)| *sequence);
+    let manifests = Manifests::inherited(manifests, ledger.announced());
+    let listener = listener.try_clone()?;
+    Ok(Estate { mounts, ledger, ledger_memory, arena, listener, manifests, notifying: Notifying::new()? })
 }
 
 /// Whether what is left is what would be made.

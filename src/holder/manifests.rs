@@ -15,6 +15,11 @@ pub(super) struct Manifests {
 }
 
 impl Manifests {
+    /// Those that a former holder kept, of which the kernel has been told up to one.
+    pub(super) fn inherited(kept: Vec<(Sequence, OwnedFd)>, announced: Option<Sequence>) -> Self {
+        Self { kept: kept.into(), announced }
+    }
+
     /// A worker got a manifest.
     pub(super) fn add(&mut self, sequence: Sequence, memory: OwnedFd) {
         self.kept.push_back((sequence, memory));

@@ -11,6 +11,7 @@ mod inheritance;
 mod launch;
 mod manifests;
 mod mending;
+mod notifying;
 mod policy;
 mod pulse;
 pub(crate) mod repair;

@@ -210,11 +210,12 @@ impl std::fmt::Display for Death {
     }
 }
 
+/// Waits for what can be read of it.
 #[allow(
     deprecated,
     reason = "what replaces it is unsafe, since an owner might change its descriptor; ours cannot"
 )]
-fn watch<T: AsRawFd>(owner: T) -> io::Result<AsyncFd<T>> {
+pub(super) fn watch<T: AsRawFd>(owner: T) -> io::Result<AsyncFd<T>> {
     AsyncFd::with_interest(owner, Interest::READABLE)
 }
 

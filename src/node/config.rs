@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cache::DEFAULT_CAPACITY;
 use crate::fs::{DEFAULT_DEADLINE, DEFAULT_MAX_STALE};
-use crate::fuse::Audience;
+use crate::fuse::{Audience, Inotify};
 use crate::handover::ServeConfig;
 
 /// What a configuration file and flags may say. Unknown keys are refused by name.
@@ -42,6 +42,20 @@ pub(crate) struct MountConfig {
     /// The one service whose targets are at the mount's root; without it each service is a
     /// directory.
     pub(crate) service: Option<ServiceName>,
+    /// What a change looks like to those who watch the files with inotify.
+    #[serde(default = "default_inotify")]
+    pub(crate) inotify: Inotify,
+}
+
+const fn default_inotify() -> Inotify {
+    Inotify::Write
+}
+
+impl MountConfig {
+    /// A mount with defaults for all else.
+    pub(crate) const fn new(path: PathBuf, service: Option<ServiceName>) -> Self {
+        Self { path, service, inotify: default_inotify() }
+    }
 }
 
 /// A checked configuration.
@@ -98,7 +112,7 @@ impl RawConfig {
     pub(crate) fn check(self) -> Result<Config, InvalidConfig> {
         let mut mounts = self.mounts;
         if mounts.is_empty() {
-            mounts.push(MountConfig { path: PathBuf::from("/run/secrets"), service: None });
+            mounts.push(MountConfig::new(PathBuf::from("/run/secrets"), None));
         }
         for (index, mount) in mounts.iter().enumerate() {
             if mounts[..index].iter().any(|other| other.path == mount.path) {
@@ -142,6 +156,7 @@ mod tests {
         assert_eq!(config.serve.max_stale, Duration::from_secs(3600));
         assert_eq!(config.serve.cache_bytes, 64 << 20);
         assert_eq!(config.mounts[0].path, PathBuf::from("/a"));
+        assert_eq!(config.mounts[0].inotify, Inotify::Write);
     }
 
     #[test]

@@ -14,5 +14,5 @@ mod usage;
 pub(crate) use config::{Config, MountConfig, RawConfig};
 pub(crate) use identity::{IdentityFiles, NodeIdentity, StateDirectory, StateError};
 pub(crate) use join::{JoinError, JoinOptions, join};
-pub(crate) use presence::{Parts, PrepareError, Prepared};
+pub(crate) use presence::{Parts, PrepareError, Prepared, ToNotifier};
 pub(crate) use status::{NodeStatus, ask as ask_status};

@@ -22,7 +22,7 @@ use super::usage::{Usage, report_usage};
 use crate::cache::{Arena, LeftBehind, ValueCache};
 use crate::client::{ClientError, NodeClient};
 use crate::fs::{Change, FileSystem, Freshness, InodeKey, Layout};
-use crate::fuse::{Connection, PreparedServer, Server};
+use crate::fuse::{Connection, EventSender, Inotify, PreparedServer, Server, Stage, Watched};
 use crate::handover::{Activation, Ledger, MountToServe, Outbox, Sequence, ServeConfig};
 
 /// Why a worker cannot serve.
@@ -48,8 +48,19 @@ pub(crate) struct Parts {
     pub(crate) ledger: Ledger,
     /// Where values are, a former worker's too.
     pub(crate) arena: Arc<Arena>,
+    /// The way to the notifier, if there is one.
+    pub(crate) notifier: Option<ToNotifier>,
     /// The way to the holder.
     pub(crate) outbox: Outbox,
+}
+
+/// The way to the notifier, and back from it.
+#[derive(Debug, Clone)]
+pub(crate) struct ToNotifier {
+    /// Where it shows what it does.
+    pub(crate) stage: Stage,
+    /// Where it is told what to do.
+    pub(crate) queue: Arc<EventSender>,
 }
 
 /// A node that is ready to be presented: all is built, nothing is served, nothing is changed.
@@ -69,6 +80,7 @@ pub(crate) struct Prepared {
 struct PreparedMount {
     path: std::path::PathBuf,
     service: Option<ServiceName>,
+    inotify: Inotify,
     file_system: Arc<FileSystem>,
     server: PreparedServer,
     /// What manifests have changed since the kernel was last told, each with its place.
@@ -105,6 +117,7 @@ struct Last {
 struct Mounted {
     path: std::path::PathBuf,
     service: Option<ServiceName>,
+    inotify: Inotify,
     file_system: Arc<FileSystem>,
     server: Server,
 }
@@ -115,7 +128,7 @@ impl Prepared {
     /// # Errors
     /// When the credentials are none, or the system has no thread left.
     pub(crate) fn new(parts: Parts, runtime: &Handle) -> Result<Self, PrepareError> {
-        let Parts { identity, config, mounts, ledger, arena, outbox } = parts;
+        let Parts { identity, config, mounts, ledger, arena, notifier, outbox } = parts;
         let NodeIdentity { about, credentials, envelope_key } = identity;
         // A call ends a little before the read that waits for it, so that the reader's error comes
         // with the call's reason.
@@ -139,10 +152,15 @@ impl Prepared {
                 config.deadline,
             );
             let journal = ledger.journal(place);
-            let server = PreparedServer::new(mount.agreement, file_system.clone(), journal, runtime)
+            let MountToServe { path, service, agreement, inotify } = mount;
+            // Also without events of its own: what the notifier does for a former worker is answered.
+            let watched = notifier
+                .clone()
+                .map(|ToNotifier { stage, queue }| (Watched { inotify, mount: place, queue }, stage));
+            let server = PreparedServer::new(agreement, file_system.clone(), journal, runtime, watched)
                 .map_err(PrepareError::Serve)?;
-            let MountToServe { path, service, .. } = mount;
-            prepared.push(PreparedMount { path, service, file_system, server, unannounced: Vec::new() });
+            let unannounced = Vec::new();
+            prepared.push(PreparedMount { path, service, inotify, file_system, server, unannounced });
         }
         Ok(Self {
             shared: Shared { about, arena, cache, freshness, outbox },
@@ -212,11 +230,11 @@ impl Prepared {
         let told = (announcement, manifest.map(|manifest| usage.announcement(&manifest)));
         let mut serving = Vec::new();
         for (mount, connection) in mounts.into_iter().zip(connections) {
-            let PreparedMount { path, service, file_system, server, unannounced } = mount;
+            let PreparedMount { path, service, inotify, file_system, server, unannounced } = mount;
             let server = server.serve(connection).map_err(PrepareError::Serve)?;
             let changes = unannounced.into_iter().flat_map(|(_, changes)| changes).collect();
             server.apply(changes, told.clone());
-            serving.push(Mounted { path, service, file_system, server });
+            serving.push(Mounted { path, service, inotify, file_system, server });
         }
         let shown = Shown { certificate_expires, ..shown };
         let node = Arc::new(Node {
@@ -395,6 +413,7 @@ impl Node {
                     path: mounted.path.clone(),
                     service: mounted.service.clone(),
                     served: mounted.server.is_serving(),
+                    inotify: mounted.inotify,
                     open_files: mounted.file_system.open_files(),
                     polled: mounted.file_system.polled(),
                 })

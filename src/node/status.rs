@@ -14,6 +14,8 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
 
+use crate::fuse::Inotify;
+
 /// How long one side may keep the other waiting.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -73,6 +75,9 @@ pub(crate) struct MountStatus {
     pub(crate) service: Option<ServiceName>,
     /// Whether it is still mounted: somebody else may have unmounted it.
     pub(crate) served: bool,
+    /// What a change looks like to those who watch the files.
+    #[serde(default)]
+    pub(crate) inotify: Inotify,
     /// How many files are open.
     pub(crate) open_files: usize,
     /// How many of them are polled for a change.

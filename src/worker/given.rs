@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use super::WorkerError;
 use crate::cache::{Arena, ValueCache};
-use crate::fuse::Connection;
+use crate::fuse::{Connection, EventSender, Stage};
 use crate::handover::{Begin, FORMAT, Ledger, Opening, Packet, ServeConfig};
 use crate::host::shared_memory::Words;
-use crate::node::IdentityFiles;
+use crate::node::{IdentityFiles, ToNotifier};
 
 /// The first message, with its descriptors as what they are.
 pub(super) struct Given {
@@ -19,6 +19,7 @@ pub(super) struct Given {
     pub(super) identity: IdentityFiles,
     pub(super) connections: Vec<Connection>,
     pub(super) arena: Arc<Arena>,
+    pub(super) notifier: Option<ToNotifier>,
 }
 
 impl Given {
@@ -41,7 +42,14 @@ impl Given {
         }
         let arena = if begin.arena { Some(next()?) } else { None };
         let arena = Arena::over(arena_words(arena.as_ref(), &begin.config)?);
-        Ok(Self { begin, ledger, listener, identity, connections, arena })
+        let notifier = match begin.notifier {
+            false => None,
+            true => Some(ToNotifier {
+                stage: Stage::map(next()?.as_fd()).map_err(WorkerError::Memory)?,
+                queue: Arc::new(EventSender::over(next()?)),
+            }),
+        };
+        Ok(Self { begin, ledger, listener, identity, connections, arena, notifier })
     }
 }
 

@@ -90,7 +90,8 @@ pub(crate) fn main() -> ExitCode {
 fn work(channel: &Arc<Channel>, title: Option<ProcessTitle>) -> Result<(), WorkerError> {
     // The holder may never be killed for want of memory; a worker may, if need be.
     host::set_oom_score(OOM_SCORE);
-    let Given { begin, ledger, listener, identity, connections, arena } = Given::unpack(channel.receive()?)?;
+    let Given { begin, ledger, listener, identity, connections, arena, notifier } =
+        Given::unpack(channel.receive()?)?;
     let duty = begin.duty;
     protect(&begin)?;
     let identity = match duty {
@@ -106,7 +107,8 @@ fn work(channel: &Arc<Channel>, title: Option<ProcessTitle>) -> Result<(), Worke
         None => refuse(&begin, &ledger)?,
         Some(identity) => {
             let (config, mounts, outbox) = (begin.config, begin.mounts, Outbox::new(channel.clone()));
-            let parts = Parts { identity, config, mounts, ledger: ledger.clone(), arena, outbox };
+            let ledger = ledger.clone();
+            let parts = Parts { identity, config, mounts, ledger, arena, notifier, outbox };
             Standby::Serve(Box::new(Prepared::new(parts, runtime.handle())?))
         }
     };

@@ -219,11 +219,9 @@ async fn upgrade(args: UpgradeArgs, global: &Global, file: ConfigFile) -> Result
 fn mounts(paths: Vec<PathBuf>, service: Option<ServiceName>) -> Result<Vec<MountConfig>, Failure> {
     match (paths.len(), service) {
         (0, None) => Ok(Vec::new()),
-        (0, service) => Ok(vec![MountConfig { path: PathBuf::from("/run/secrets"), service }]),
-        (1, service) => {
-            Ok(paths.into_iter().map(|path| MountConfig { path, service: service.clone() }).collect())
-        }
-        (_, None) => Ok(paths.into_iter().map(|path| MountConfig { path, service: None }).collect()),
+        (0, service) => Ok(vec![MountConfig::new(PathBuf::from("/run/secrets"), service)]),
+        (1, service) => Ok(paths.into_iter().map(|path| MountConfig::new(path, service.clone())).collect()),
+        (_, None) => Ok(paths.into_iter().map(|path| MountConfig::new(path, None)).collect()),
         (_, Some(_)) => Err(Failure::usage("--service goes with one --mount")
             .hint("write several mounts into the configuration as [[node.mount]]")),
     }

@@ -9,6 +9,7 @@ use super::super::config::ConfigFile;
 use super::super::error::Failure;
 use super::super::{Global, output};
 use super::host::StatusArgs;
+use crate::fuse::Inotify;
 use crate::holder::control::{self, HolderStatus};
 use crate::node::{self, NodeStatus};
 
@@ -65,7 +66,11 @@ fn describe(status: &NodeStatus, holder: &HolderStatus) -> String {
     for mount in &status.mounts {
         let what = mount.service.as_ref().map_or("all services".to_owned(), |name| format!("service {name}"));
         let gone = if mount.served { "" } else { ", unmounted by somebody else" };
-        lines.push(format!("Mount:        {} ({what}{gone})", mount.path.display()));
+        let events = match mount.inotify {
+            Inotify::Off => "no inotify events".to_owned(),
+            made => format!("inotify {}", made.as_str()),
+        };
+        lines.push(format!("Mount:        {} ({what}, {events}{gone})", mount.path.display()));
     }
     lines.push(format!("Manifest:     {} services, {} targets", status.services, status.targets));
     lines.push(format!(
@@ -103,5 +108,7 @@ fn processes(status: &NodeStatus, holder: &HolderStatus) -> String {
         (false, _) => "; this kernel lets values in memory end with a worker (no memfd_secret)",
         (true, false) => "; this kernel lets requests end with a worker (older than Linux 6.9)",
     };
-    format!("holder {}, worker {} (version {}), {standby}{lost}", holder.pid, status.pid, status.version)
+    let notifier = holder.notifier.map(|pid| format!(", notifier {pid}")).unwrap_or_default();
+    let (pid, version) = (status.pid, &status.version);
+    format!("holder {}, worker {pid} (version {version}), {standby}{notifier}{lost}", holder.pid)
 }

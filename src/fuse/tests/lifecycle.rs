@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use rustix::io::Errno;
 
-use super::super::attach::{self, Audience};
+use super::super::attach::{self, Audience, Superblock};
 use super::super::mount_point::MountPoint;
 use super::super::{Mount, MountError};
 use super::{NEVER, Rig, eventually, is_mounted, key, layers, serve};
@@ -43,7 +43,8 @@ fn what_somebody_else_mounted_is_left_alone() {
     let path = rig.mount.path().to_owned();
     attach::detach(&path).expect("an administrator unmounts it");
     eventually("nobody asks any more", || !rig.server.is_serving());
-    let other = attach::attach(&path, Audience::Everyone).expect("and mounts something");
+    let other =
+        attach::attach(&path, Audience::Everyone, Superblock::ReadOnly).expect("and mounts something");
     rig.mount.unmount().expect("nothing left to do");
     assert!(is_mounted(&path));
     attach::detach(&path).expect("tidied up");
@@ -53,7 +54,7 @@ fn what_somebody_else_mounted_is_left_alone() {
 #[test]
 fn a_directory_has_one_mount() {
     let rig = Rig::new(&[]);
-    let again = Mount::new(rig.mount.path(), Audience::Everyone);
+    let again = Mount::new(rig.mount.path(), Audience::Everyone, Superblock::ReadOnly);
     assert!(matches!(again, Err(MountError::AlreadyMounted(_))));
     assert!(is_mounted(rig.mount.path()));
 }
@@ -65,12 +66,17 @@ fn a_dead_mount_is_mounted_over_and_goes_with_what_lies_on_it() {
     fs::create_dir(&path).expect("a directory");
     // However many have died, one by one or on each other, one layer stays.
     for _ in 0..5 {
-        drop(MountPoint::claim(&path).expect("ours").attach(Audience::Everyone).expect("served by nobody"));
-        drop(attach::attach(&path, Audience::Everyone).expect("nor this one"));
+        drop(
+            MountPoint::claim(&path)
+                .expect("ours")
+                .attach(Audience::Everyone, Superblock::ReadOnly)
+                .expect("served by nobody"),
+        );
+        drop(attach::attach(&path, Audience::Everyone, Superblock::ReadOnly).expect("nor this one"));
         let error = fs::read_dir(&path).expect_err("it is dead");
         assert_eq!(error.raw_os_error(), Some(Errno::NOTCONN.raw_os_error()));
     }
-    let mount = Mount::new(&path, Audience::Everyone).expect("a new mount");
+    let mount = Mount::new(&path, Audience::Everyone, Superblock::ReadOnly).expect("a new mount");
     let _server = serve(&mount, &rig.fs, &rig.runtime);
     assert_eq!(fs::read(path.join("web/db")).expect("the value"), b"value");
     assert_eq!(layers(&path), 2, "itself and the dead one that stays");
@@ -84,11 +90,13 @@ fn of_two_that_find_a_dead_mount_the_first_has_it() {
     let rig = Rig::new(&[]);
     let path = rig.scratch.path().join("other");
     fs::create_dir(&path).expect("a directory");
-    drop(attach::attach(&path, Audience::Everyone).expect("a mount that nobody serves"));
+    drop(
+        attach::attach(&path, Audience::Everyone, Superblock::ReadOnly).expect("a mount that nobody serves"),
+    );
     let first = MountPoint::claim(&path).expect("nobody lives there");
     let second = MountPoint::claim(&path).expect("nobody lives there yet");
-    let attached = first.attach(Audience::Everyone).expect("the first one mounts");
-    assert!(matches!(second.attach(Audience::Everyone), Err(MountError::Claimed(_))));
+    let attached = first.attach(Audience::Everyone, Superblock::ReadOnly).expect("the first one mounts");
+    assert!(matches!(second.attach(Audience::Everyone, Superblock::ReadOnly), Err(MountError::Claimed(_))));
     assert_eq!(layers(&path), 2, "the second one's is gone");
     assert!(matches!(MountPoint::claim(&path), Err(MountError::AlreadyMounted(_))));
     attach::detach(&path).expect("unmounted");
@@ -102,8 +110,10 @@ fn when_somebody_else_unmounts_it_the_dead_mount_below_goes_too() {
     let rig = Rig::new(&[]);
     let path = rig.scratch.path().join("other");
     fs::create_dir(&path).expect("a directory");
-    drop(attach::attach(&path, Audience::Everyone).expect("a mount that nobody serves"));
-    let mount = Mount::new(&path, Audience::Everyone).expect("a new mount");
+    drop(
+        attach::attach(&path, Audience::Everyone, Superblock::ReadOnly).expect("a mount that nobody serves"),
+    );
+    let mount = Mount::new(&path, Audience::Everyone, Superblock::ReadOnly).expect("a new mount");
     let server = serve(&mount, &rig.fs, &rig.runtime);
     attach::detach(&path).expect("an administrator unmounts it");
     eventually("nobody asks any more", || !server.is_serving());
@@ -120,7 +130,7 @@ fn one_process_has_many_mounts() {
     let flat = FileSystem::new(rig.cache.clone(), rig.freshness.clone(), handles(), key(), layout, NEVER);
     let rows = [("web", "db", target(1, 5)), ("job", "db", target(2, 5))];
     flat.update(&Arc::new(manifest(rows)));
-    let mount = Mount::new(&path, Audience::Everyone).expect("a mount");
+    let mount = Mount::new(&path, Audience::Everyone, Superblock::ReadOnly).expect("a mount");
     let _server = serve(&mount, &flat, &rig.runtime);
     assert_eq!(rig.read("web/db"), b"value");
     assert_eq!(fs::read(path.join("db")).expect("the value"), b"value");

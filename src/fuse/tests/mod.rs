@@ -5,6 +5,7 @@ mod lifecycle;
 mod rotation;
 mod waiting;
 
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,7 +15,10 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
 use super::mount_table::MountTable;
-use super::{Audience, Journal, Mount, PreparedServer, Server};
+use super::{
+    Audience, EventReceiver, Inotify, Journal, Mount, PreparedServer, Server, Stage, Superblock, Watched,
+    event_queue,
+};
 use crate::cache::ValueCache;
 use crate::fs::test_manifest::{manifest, target};
 use crate::fs::test_memory::{arena, freshness, handles};
@@ -27,15 +31,17 @@ pub(crate) const NEVER: Duration = Duration::from_secs(600);
 /// A mount of everything, its source and all between.
 pub(crate) struct Rig {
     // First: unmounted before what serves it goes.
-    mount: Mount,
+    pub(crate) mount: Mount,
     server: Server,
     journal: Journal,
     pub(crate) fs: Arc<FileSystem>,
     pub(crate) cache: Arc<ValueCache>,
     pub(crate) freshness: Arc<Freshness>,
     source: Arc<TestSource>,
-    scratch: TempDir,
+    pub(crate) scratch: TempDir,
     pub(crate) runtime: Runtime,
+    /// Where a notifier would find what it has to do, where it says what it does, and its mount.
+    pub(crate) for_notifier: Option<(EventReceiver, Stage, OwnedFd)>,
 }
 
 /// Service, target, version and value.
@@ -47,6 +53,15 @@ impl Rig {
     }
 
     fn with_deadline(deadline: Duration, rows: &[Row<'_>]) -> Self {
+        Self::with(deadline, Inotify::Off, rows)
+    }
+
+    /// With a queue of what watchers are to be told, and nobody who tells them.
+    pub(crate) fn watched(inotify: Inotify, rows: &[Row<'_>]) -> Self {
+        Self::with(NEVER, inotify, rows)
+    }
+
+    fn with(deadline: Duration, inotify: Inotify, rows: &[Row<'_>]) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -67,10 +82,26 @@ impl Rig {
         let scratch = tempfile::tempdir().expect("a directory");
         let point = scratch.path().join("secrets");
         std::fs::create_dir(&point).expect("a directory");
-        let mount = Mount::new(&point, Audience::Everyone).expect("a mount");
+        let superblock = match inotify {
+            Inotify::Off => Superblock::ReadOnly,
+            Inotify::Write | Inotify::Attrib => Superblock::Writable,
+        };
+        let mount = Mount::new(&point, Audience::Everyone, superblock).expect("a mount");
         let journal = Journal::private();
-        let server = serve_with(&mount, &fs, journal.clone(), &runtime);
-        let rig = Self { mount, server, journal, fs, cache, freshness, source, scratch, runtime };
+        let (watched, for_notifier) = match inotify {
+            Inotify::Off => (None, None),
+            Inotify::Write | Inotify::Attrib => {
+                let (queue, receiver) = event_queue().expect("a queue");
+                let memory = Stage::create().expect("memory");
+                let stage = Stage::map(memory.as_fd()).expect("a stage");
+                let watched = Watched { inotify, mount: 0, queue: Arc::new(queue) };
+                let again = mount.again().expect("another mount");
+                (Some((watched, stage.clone())), Some((receiver, stage, again)))
+            }
+        };
+        let server = serve_with(&mount, &fs, journal.clone(), &runtime, watched);
+        let rig =
+            Self { mount, server, journal, fs, cache, freshness, source, scratch, runtime, for_notifier };
         rig.publish(rows);
         rig
     }
@@ -86,7 +117,7 @@ impl Rig {
         self.server.apply(self.fs.update(&Arc::new(manifest(targets))), ());
     }
 
-    fn path(&self, below: &str) -> PathBuf {
+    pub(crate) fn path(&self, below: &str) -> PathBuf {
         self.mount.path().join(below)
     }
 
@@ -101,12 +132,18 @@ impl Rig {
 
 /// Serves a mount from this process.
 pub(crate) fn serve(mount: &Mount, fs: &Arc<FileSystem>, runtime: &Runtime) -> Server {
-    serve_with(mount, fs, Journal::private(), runtime)
+    serve_with(mount, fs, Journal::private(), runtime, None)
 }
 
-fn serve_with(mount: &Mount, fs: &Arc<FileSystem>, journal: Journal, runtime: &Runtime) -> Server {
+fn serve_with(
+    mount: &Mount,
+    fs: &Arc<FileSystem>,
+    journal: Journal,
+    runtime: &Runtime,
+    watched: Option<(Watched, Stage)>,
+) -> Server {
     let agreement = mount.connection().agreement();
-    let prepared = PreparedServer::new(agreement, fs.clone(), journal, runtime.handle());
+    let prepared = PreparedServer::new(agreement, fs.clone(), journal, runtime.handle(), watched);
     prepared.and_then(|prepared| prepared.serve(mount.connection())).expect("it is served")
 }
 

@@ -118,6 +118,7 @@ impl Supervisor {
                 event = event_of_candidate(&mut self.candidate) => self.happened(Post::Candidate, event)?,
                 order = self.control.next() => self.carry_out(order),
                 () = self.mending.done() => {}
+                () = self.estate.notifying.ended() => {}
                 _ = tick.tick() => self.feel_pulse(),
                 () = shutdown.cancelled() => break,
             }
@@ -129,6 +130,7 @@ impl Supervisor {
     /// Sees to it that every post is filled that should be.
     fn staff(&mut self) -> Result<(), HolderError> {
         let now = Instant::now();
+        self.estate.staff_notifier(now);
         if self.active.is_none() && self.crashes.wait(now).is_zero() {
             self.promote();
         }
@@ -230,6 +232,7 @@ impl Supervisor {
             }
             Some(FromWorker::Announced(sequence)) => {
                 self.estate.manifests.announce(sequence);
+                self.estate.ledger.announce(sequence);
                 for worker in self.waiting() {
                     worker.say(&FromHolder::Announced(sequence), &[]);
                 }
@@ -355,6 +358,7 @@ impl Supervisor {
             active: self.active.as_ref().map(Worker::pid),
             standby: self.standby.as_ref().filter(|worker| version(worker).is_some()).map(Worker::pid),
             standby_version: self.standby.as_ref().and_then(version),
+            notifier: self.estate.notifying.pid(),
             refusing: self.refusing.is_some(),
             replaced: self.predecessors.saturating_sub(1),
             last_end: self.last_end.clone(),

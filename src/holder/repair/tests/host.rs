@@ -21,7 +21,7 @@ use crate::fs::{FileSystem, InodeKey, Layout};
 use crate::fuse::device::Device;
 use crate::fuse::mount_table::MountTable;
 use crate::fuse::tests::{NEVER, Rig, eventually, serve};
-use crate::fuse::{Audience, Mount, Server};
+use crate::fuse::{Audience, Mount, Server, Superblock};
 
 /// A node's mount in a directory that propagates what is mounted in it, and its record.
 pub(super) struct Host {
@@ -114,7 +114,7 @@ impl Host {
     }
 
     fn mount_at(&self, path: &Path, fs: &Arc<FileSystem>) -> (Mount, Server) {
-        let mount = Mount::new(path, Audience::Everyone).expect("a mount");
+        let mount = Mount::new(path, Audience::Everyone, Superblock::ReadOnly).expect("a mount");
         let server = serve(&mount, fs, &self.rig.runtime);
         (mount, server)
     }

@@ -1,0 +1,55 @@
+//! The system calls that watchers see. They change nothing.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{
+    AtFlags, FileType, Mode, OFlags, Timestamps, UTIME_NOW, mkdirat, mknodat, openat, unlinkat, utimensat,
+};
+use rustix::io::Errno;
+use rustix::time::Timespec;
+
+use crate::fs::Place;
+use crate::fuse::{Deed, Event, Stage};
+
+/// What is written, and thrown away.
+const NOTHING: &[u8] = &[0];
+
+/// Makes an event on a mount that can be written to. What came and went meanwhile is no error.
+///
+/// Waits until a worker answers, and longer than that if there is none.
+pub(super) fn perform(event: &Event, mount: impl AsFd, stage: &Stage) -> Result<(), Errno> {
+    stage.begin(event);
+    let done = call(event.deed, &path(&event.place), mount.as_fd());
+    stage.end();
+    match done {
+        // It has been removed since, of which there is another event; or it has not been noticed yet
+        // that it was, and nobody could have seen it.
+        Err(Errno::NOENT) => Ok(()),
+        other => other,
+    }
+}
+
+fn call(deed: Deed, path: &Path, mount: BorrowedFd<'_>) -> Result<(), Errno> {
+    match deed {
+        Deed::Write => {
+            let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let file = openat(mount, path, flags, Mode::empty())?;
+            rustix::io::write(&file, NOTHING).map(drop)
+        }
+        // Both, or it would look like a read or a write; and "now" is what who may write may set.
+        Deed::Touch => {
+            let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
+            let times = Timestamps { last_access: now, last_modification: now };
+            utimensat(mount, path, &times, AtFlags::SYMLINK_NOFOLLOW)
+        }
+        Deed::Create => mknodat(mount, path, FileType::RegularFile, Mode::empty(), 0),
+        Deed::CreateDirectory => mkdirat(mount, path, Mode::empty()),
+        Deed::Remove => unlinkat(mount, path, AtFlags::empty()),
+    }
+}
+
+fn path(place: &Place) -> PathBuf {
+    let below = place.directory.as_deref().unwrap_or_default();
+    Path::new(below).join(&place.name)
+}

@@ -4,8 +4,9 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitIdStatus};
 use serde::Serialize;
 use tokio::io::Interest;
@@ -29,9 +30,12 @@ pub(super) struct Worker {
     pub(super) since: Instant,
     /// It has said that it serves.
     pub(super) serves: bool,
-    /// It was killed because it did not show that it lives.
-    pub(super) hung: bool,
+    /// When it was killed because it did not show that it lives.
+    pub(super) hung: Option<Instant>,
 }
+
+/// How long the end of a process is waited for that has been killed, when it is of no more use.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// How far a worker is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -100,7 +104,7 @@ impl Worker {
             stage: Stage::Starting,
             since: Instant::now(),
             serves: false,
-            hung: false,
+            hung: None,
         })
     }
 
@@ -169,16 +173,28 @@ impl Worker {
         Death {
             signal: status.as_ref().and_then(WaitIdStatus::terminating_signal),
             code: status.as_ref().and_then(WaitIdStatus::exit_status),
-            hung: self.hung,
+            hung: self.hung.is_some(),
         }
+    }
+
+    /// Whether it ends by then, and is reaped.
+    pub(super) fn ends_within(&self, limit: Duration) -> bool {
+        let mut process = [PollFd::new(self.process.get_ref(), PollFlags::IN)];
+        let limit = Timespec::try_from(limit).ok();
+        let ended = rustix::event::poll(&mut process, limit.as_ref()).is_ok_and(|ended| ended > 0);
+        if ended {
+            self.reap();
+        }
+        ended
     }
 }
 
 impl Drop for Worker {
-    /// Nobody is left behind: neither running nor as a zombie.
+    /// Nobody is left behind, neither running nor as a zombie, if it can be helped: one that waits in
+    /// the kernel for a lock ends when the lock is free.
     fn drop(&mut self) {
         self.kill();
-        self.reap();
+        self.ends_within(GRACE);
     }
 }
 

@@ -4,6 +4,7 @@ use std::fs;
 
 use crate::harness::engine::{Container, Engine};
 use crate::harness::requirement::trials;
+use crate::harness::watch::WatchingContainer;
 use crate::harness::{Node, Site, deadline};
 use crate::in_use;
 
@@ -17,6 +18,7 @@ trials! {
     a_handle_that_a_container_holds_reads_the_old_value,
     a_detached_secret_is_gone_from_a_container,
     a_handle_that_a_container_holds_is_waited_for,
+    a_program_in_a_container_is_told_what_changes_comes_and_goes,
 }
 
 fn serving() -> (Site, Node) {
@@ -151,4 +153,30 @@ fn a_handle_that_a_container_holds_is_waited_for() {
     drop(container);
     let (outcome, _) = waiting.join().expect("an outcome");
     assert_eq!(outcome.code, 0, "{outcome:?}");
+}
+
+fn a_program_in_a_container_is_told_what_changes_comes_and_goes() {
+    let (site, node) = serving();
+    let watching = WatchingContainer::start(&directory(&node));
+    site.rotate("db_password", b"changed");
+    let mut expected = vec!["MODIFY db_password", "CLOSE_WRITE db_password"];
+    watching.wait_for_all(&expected);
+    site.create_secret("late", b"late");
+    site.attach("web", "late", &[]);
+    expected.extend(["CREATE late", "MODIFY late", "CLOSE_WRITE late"]);
+    watching.wait_for_all(&expected);
+    site.operator.ok(&["service", "detach", "web", "late"]);
+    expected.push("DELETE late");
+    watching.wait_for_all(&expected);
+    // Another service's is nobody else's business, also not that it changes.
+    site.rotate("private", b"changed too");
+    node.wait_for("other/private", b"changed too");
+    site.rotate("db_password", b"again");
+    expected.extend(["MODIFY db_password", "CLOSE_WRITE db_password"]);
+    watching.wait_for_all(&expected);
+
+    let watching =
+        WatchingContainer::start(&format!("{}:/run/secrets:ro", node.path("web/db_password").display()));
+    site.rotate("db_password", b"once more");
+    watching.wait_for_all(&["MODIFY", "CLOSE_WRITE"]);
 }

@@ -14,6 +14,7 @@ mod dev;
 mod harness;
 mod hostile_manager;
 mod in_use;
+mod inotify;
 mod isolation;
 mod joining;
 mod lifecycle;
@@ -36,6 +37,12 @@ use harness::engine::Engine;
 use libtest_mimic::Arguments;
 
 fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().collect();
+    if let [_, command, path] = arguments.as_slice()
+        && command == harness::watch::COMMAND
+    {
+        return harness::watch::main(path);
+    }
     let trials = [
         canary::trials(),
         command_line::trials(),
@@ -43,6 +50,7 @@ fn main() -> ExitCode {
         dev::trials(),
         hostile_manager::trials(),
         in_use::trials(),
+        inotify::trials(),
         isolation::trials(),
         joining::trials(),
         lifecycle::trials(),

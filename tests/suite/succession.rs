@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use crate::harness::requirement::trials;
+use crate::harness::traced::{READING, Stopped};
 use crate::harness::{Node, Site, deadline};
 
 trials! {
@@ -20,6 +21,7 @@ trials! {
     a_change_that_was_made_while_nobody_served_is_seen,
     an_outage_is_as_old_as_it_is_whoever_serves,
     a_worker_that_stands_still_is_replaced_within_the_deadline,
+    a_killed_worker_that_does_not_end_is_replaced_all_the_same,
     a_reader_can_be_killed_while_nobody_serves,
     a_request_that_ends_two_workers_is_answered_and_the_others_live,
     a_crash_loop_is_answered_with_errors_and_ends,
@@ -184,6 +186,36 @@ fn a_worker_that_stands_still_is_replaced_within_the_deadline() {
         assert_ne!(node.holder().active, holder.active);
         node.wait_for_standby();
     }
+}
+
+/// A thread of the worker's waits in the kernel for the lock of a directory, to take a name out of it.
+/// Who has the lock waits for an answer, which the worker's other threads will never give.
+fn a_killed_worker_that_does_not_end_is_replaced_all_the_same() {
+    let (site, node) = serving();
+    node.wait_for_standby();
+    let active = node.holder().active;
+    let stopped = Stopped::stop(active, READING);
+    let absent = node.path("web/absent");
+    let reader = std::thread::spawn(move || fs::metadata(absent));
+    let waits = |place: &str| {
+        let threads = fs::read_dir(format!("/proc/{active}/task")).expect("a process");
+        threads.flatten().any(|thread| {
+            let read = |file| fs::read_to_string(thread.path().join(file)).unwrap_or_default();
+            read("comm").trim_end() == "secretfs-notify" && read("stack").contains(place)
+        })
+    };
+    site.operator.ok(&["service", "detach", "web", "other"]);
+    deadline::eventually("the worker waits for the directory", || waits("fuse_reverse_inval_entry"));
+    node.signal(active, Signal::KILL);
+    stopped.reap();
+    let began = Instant::now();
+    let error = reader.join().expect("an answer").expect_err("it is not there");
+    assert_eq!(error.kind(), std::io::ErrorKind::NotFound, "{error}");
+    // A second at the most until it is noticed, within what any read may wait for.
+    assert!(began.elapsed() < Duration::from_secs(2), "it took {:?}", began.elapsed());
+    node.wait_gone("web/other");
+    assert_eq!(node.read("web/key").expect("a value"), b"value");
+    deadline::eventually("nothing is left of it", || !fs::exists(format!("/proc/{active}")).unwrap_or(true));
 }
 
 fn a_reader_can_be_killed_while_nobody_serves() {

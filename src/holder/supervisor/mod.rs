@@ -2,6 +2,7 @@
 //! when none lives.
 
 mod upgrade;
+mod watch;
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -25,8 +26,6 @@ use crate::role::THIS_PROGRAM;
 
 /// How often the active worker's pulse is felt.
 const PULSE_INTERVAL: Duration = Duration::from_millis(100);
-/// How long a worker may take to become ready.
-const START_DEADLINE: Duration = Duration::from_secs(10);
 /// How long a worker may take to take over before its successor is started all the same.
 const TAKEOVER: Duration = Duration::from_millis(50);
 
@@ -41,6 +40,8 @@ pub(super) struct Supervisor {
     control: Control,
     mending: Mending,
     active: Option<Worker>,
+    /// Killed, replaced, and not ended yet.
+    leaving: Vec<Worker>,
     standby: Option<Worker>,
     /// Answers with errors while no other worker may serve.
     refusing: Option<Worker>,
@@ -86,6 +87,7 @@ impl Supervisor {
             control,
             mending,
             active: None,
+            leaving: Vec::new(),
             standby: None,
             refusing: None,
             candidate: None,
@@ -324,27 +326,6 @@ impl Supervisor {
             }
         }
         Ok(())
-    }
-
-    fn feel_pulse(&mut self) {
-        if self.active.is_some() {
-            self.service_manager.ready_without_files();
-        }
-        if let Some(active) = &mut self.active
-            && !active.hung
-            && !self.pulse.is_felt(&self.estate, self.config.serve.deadline)
-        {
-            tracing::error!(pid = active.pid(), "the active worker does not show that it lives");
-            active.hung = true;
-            active.kill();
-        }
-        let late =
-            |worker: &Worker| worker.stage == Stage::Starting && worker.since.elapsed() > START_DEADLINE;
-        let slow = self.standby.iter().chain(&self.refusing).chain(self.candidate.iter().map(|c| &c.worker));
-        for worker in slow.filter(|worker| late(worker)) {
-            tracing::error!(pid = worker.pid(), "a worker does not become ready");
-            worker.kill();
-        }
     }
 
     fn status(&self) -> HolderStatus {

@@ -20,6 +20,8 @@ pub(crate) mod site;
 pub(crate) mod supervised;
 pub(crate) mod tls;
 pub(crate) mod tls_server;
+pub(crate) mod traced;
+pub(crate) mod watch;
 
 pub(crate) use area::Area;
 pub(crate) use node::Node;

@@ -19,6 +19,7 @@ pub(crate) struct Holder {
     pub(crate) pid: u32,
     pub(crate) active: u32,
     pub(crate) standby: u32,
+    pub(crate) notifier: u32,
     pub(crate) refusing: bool,
 }
 
@@ -39,6 +40,7 @@ impl Holder {
             pid: pid("pid"),
             active: pid("active"),
             standby: pid("standby"),
+            notifier: pid("notifier"),
             refusing: status["refusing"] == true,
         }
     }
@@ -49,6 +51,7 @@ pub(crate) struct Node {
     name: String,
     home: PathBuf,
     settings: String,
+    mount_settings: String,
     logs: Logs,
     // Before the mount points, so that the daemon unmounts before the guards look.
     process: Option<Daemon>,
@@ -66,6 +69,7 @@ impl Node {
             name: name.to_owned(),
             home,
             settings: String::new(),
+            mount_settings: String::new(),
             logs: logs.clone(),
             process: None,
             mounts: vec![(mount, None)],
@@ -81,6 +85,13 @@ impl Node {
         self.write_config();
     }
 
+    /// Adds lines to the section of each mount.
+    pub(crate) fn configure_mounts(&mut self, settings: &str) {
+        self.mount_settings.push_str(settings);
+        self.mount_settings.push('\n');
+        self.write_config();
+    }
+
     /// Adds a mount, of one service or of all.
     pub(crate) fn add_mount(&mut self, path: PathBuf, service: Option<&str>) {
         self.mounts.push((MountPoint::create(path), service.map(str::to_owned)));
@@ -88,14 +99,14 @@ impl Node {
     }
 
     fn write_config(&mut self) {
-        let Self { home, settings, .. } = self;
+        let Self { home, settings, mount_settings, .. } = self;
         let mut text = format!(
             "[node]\nstate_dir = {:?}\nsocket = {:?}\n{settings}",
             home.join("state"),
             home.join("node.sock")
         );
         for (mount, service) in &self.mounts {
-            text.push_str(&format!("\n[[node.mount]]\npath = {:?}\n", mount.path()));
+            text.push_str(&format!("\n[[node.mount]]\npath = {:?}\n{mount_settings}", mount.path()));
             if let Some(service) = service {
                 text.push_str(&format!("service = {service:?}\n"));
             }
@@ -237,6 +248,11 @@ impl Node {
         deadline::eventually(&format!("{below} has its value"), || {
             self.read(below).is_ok_and(|read| read == value)
         });
+    }
+
+    /// Waits until a path is there.
+    pub(crate) fn wait_for_path(&self, below: &str) {
+        deadline::eventually(&format!("{below} is there"), || self.path(below).exists());
     }
 
     /// Waits until a path is no longer there.

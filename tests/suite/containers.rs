@@ -157,7 +157,7 @@ fn a_handle_that_a_container_holds_is_waited_for() {
 
 fn a_program_in_a_container_is_told_what_changes_comes_and_goes() {
     let (site, node) = serving();
-    let watching = WatchingContainer::start(&directory(&node));
+    let watching = WatchingContainer::start(&directory(&node), "/run/secrets");
     site.rotate("db_password", b"changed");
     let mut expected = vec!["MODIFY db_password", "CLOSE_WRITE db_password"];
     watching.wait_for_all(&expected);
@@ -175,8 +175,7 @@ fn a_program_in_a_container_is_told_what_changes_comes_and_goes() {
     expected.extend(["MODIFY db_password", "CLOSE_WRITE db_password"]);
     watching.wait_for_all(&expected);
 
-    let watching =
-        WatchingContainer::start(&format!("{}:/run/secrets:ro", node.path("web/db_password").display()));
+    let watching = WatchingContainer::start(&single_file(&node), "/run/secrets/db_password");
     site.rotate("db_password", b"once more");
     watching.wait_for_all(&["MODIFY", "CLOSE_WRITE"]);
 }

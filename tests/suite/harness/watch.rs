@@ -91,18 +91,17 @@ pub(crate) fn main(path: &str) -> ExitCode {
     }
 }
 
-/// A program in a container that watches its `/run/secrets`.
+/// A program in a container that watches a path there.
 pub(crate) struct WatchingContainer(Container);
 
 impl WatchingContainer {
-    /// Starts one with a volume for that place.
-    pub(crate) fn start(volume: &str) -> Self {
+    pub(crate) fn start(volume: &str, path: &str) -> Self {
         let program = std::env::current_exe().expect("this program");
         let program = format!("{}:/watch:ro", program.display());
         // This program is not static.
         let volumes = [volume, &program, "/usr:/usr:ro", "/lib:/lib:ro", "/lib64:/lib64:ro"];
         let options: Vec<_> = volumes.iter().flat_map(|volume| ["--volume", *volume]).collect();
-        let container = Engine::shared().start_container(&options, &["/watch", COMMAND, "/run/secrets"]);
+        let container = Engine::shared().start_container(&options, &["/watch", COMMAND, path]);
         let watching = Self(container);
         deadline::eventually("the container watches", || !watching.printed().is_empty());
         watching

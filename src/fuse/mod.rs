@@ -33,6 +33,7 @@ pub(crate) use self::event::{Deed, Event, Inotify};
 pub(crate) use self::event_queue::{EventReceiver, EventSender, event_queue};
 pub(crate) use self::journal::{Blame, Journal};
 pub(crate) use self::mount::Mount;
+pub(crate) use self::mount_table::{MountTable, MountTableWatch};
 pub(crate) use self::refusal::PreparedRefusal;
 pub(crate) use self::server::{PreparedServer, Server};
 pub(crate) use self::stage::Stage;

@@ -86,6 +86,12 @@ impl Mount {
         self.device
     }
 
+    /// Whether it is where it was mounted: somebody else may have taken it away.
+    pub(crate) fn is_in_place(&self, table: &MountTable) -> bool {
+        let layers = table.layers(&self.point.path);
+        self.device.is_some_and(|device| layers.iter().any(|layer| layer.device == device))
+    }
+
     /// Another mount of it, for the notifier, at no place. While it is there the file system stays.
     ///
     /// # Errors

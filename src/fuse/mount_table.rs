@@ -4,11 +4,13 @@
 //! would not answer.
 
 use std::ffi::OsString;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+
+use rustix::event::{PollFd, PollFlags, Timespec};
 
 use super::attach::Superblock;
 use super::device::Device;
@@ -77,6 +79,22 @@ impl MountTable {
     pub(crate) fn layers(&self, path: &Path) -> Vec<&Mounted> {
         let below = |mounted: &&Mounted| self.0.iter().find(|other| lies_on(mounted, other));
         std::iter::successors(self.top(path), below).collect()
+    }
+}
+
+/// Tells whether the mount table has changed, without reading it.
+#[derive(Debug)]
+pub(crate) struct MountTableWatch(File);
+
+impl MountTableWatch {
+    pub(crate) fn new() -> io::Result<Self> {
+        File::open("/proc/self/mountinfo").map(Self)
+    }
+
+    /// Since it was asked last, or since the beginning.
+    pub(crate) fn has_changed(&self) -> bool {
+        let mut table = [PollFd::new(&self.0, PollFlags::PRI)];
+        rustix::event::poll(&mut table, Some(&Timespec::default())).is_ok_and(|changed| changed > 0)
     }
 }
 

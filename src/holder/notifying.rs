@@ -14,7 +14,7 @@ use tokio::io::unix::AsyncFd;
 
 use super::policy::StartPolicy;
 use super::worker::watch;
-use crate::fuse::{EventReceiver, EventSender, Mount, Stage, event_queue};
+use crate::fuse::{EventReceiver, EventSender, Mount, MountTable, MountTableWatch, Stage, event_queue};
 use crate::handover::Channel;
 use crate::host::logging;
 use crate::notifier::Assignment;
@@ -22,6 +22,8 @@ use crate::role::{Role, THIS_PROGRAM};
 
 /// One that lived for so long was no failed start.
 const LONG: Duration = Duration::from_secs(1);
+/// How long it takes until it is looked again whether there is anything to do.
+const NOTHING_TO_DO: Duration = Duration::from_secs(5);
 /// How long its end is waited for when everything ends.
 const GRACE: Duration = Duration::from_millis(500);
 
@@ -34,6 +36,7 @@ pub(super) struct Notifying {
     sender: EventSender,
     receiver: EventReceiver,
     running: Option<Process>,
+    table: MountTableWatch,
     starts: StartPolicy,
     next_start: Instant,
 }
@@ -43,6 +46,8 @@ struct Process {
     pid: Pid,
     descriptor: AsyncFd<OwnedFd>,
     since: Instant,
+    /// The places of its mounts.
+    mounts: Vec<usize>,
 }
 
 impl Notifying {
@@ -52,7 +57,8 @@ impl Notifying {
         let (sender, receiver) = event_queue()?;
         let next_start = Instant::now();
         let starts = StartPolicy::default();
-        Ok(Self { stage, memory, sender, receiver, running: None, starts, next_start })
+        let table = MountTableWatch::new()?;
+        Ok(Self { stage, memory, sender, receiver, running: None, table, starts, next_start })
     }
 
     /// What workers need of it: the stage, and the end of the queue where events go in.
@@ -66,13 +72,26 @@ impl Notifying {
     }
 
     /// Starts one for these mounts, if there is none and there should be. Each has its place.
+    ///
+    /// One that has a mount which somebody else has taken away is ended first: its mounts would keep
+    /// the file system there, with nobody to see it.
     pub(super) fn staff<'a>(&mut self, mounts: impl Iterator<Item = (usize, &'a Mount)>, now: Instant) {
-        if self.running.is_some() || now < self.next_start {
+        if let Some(process) = &self.running {
+            if self.table.has_changed() && !process.is_of_use(mounts) {
+                process.kill();
+            }
             return;
         }
-        // A mount that somebody else has taken away is no reason not to tell of the others.
-        let again: Vec<_> = mounts.filter_map(|(place, mount)| Some((place, mount.again().ok()?))).collect();
+        let mut mounts = mounts.peekable();
+        if now < self.next_start || mounts.peek().is_none() {
+            return;
+        }
+        let Ok(table) = MountTable::read() else { return };
+        let in_place = mounts.filter(|(_, mount)| mount.is_in_place(&table));
+        let again: Vec<_> =
+            in_place.filter_map(|(place, mount)| Some((place, mount.again().ok()?))).collect();
         if again.is_empty() {
+            self.next_start = now + NOTHING_TO_DO;
             return;
         }
         match self.start(&again) {
@@ -93,11 +112,12 @@ impl Notifying {
         let descriptor = watch(rustix::process::pidfd_open(pid, PidfdFlags::empty())?)?;
         // Before it hears what to do: its first request is known for its own.
         self.stage.appoint(number(pid));
-        let assignment = Assignment { mounts: mounts.iter().map(|(place, _)| *place).collect() };
+        let places: Vec<_> = mounts.iter().map(|(place, _)| *place).collect();
+        let assignment = Assignment { mounts: places.clone() };
         let mut descriptors = vec![self.memory.as_fd(), self.receiver.as_fd()];
         descriptors.extend(mounts.iter().map(|(_, mount)| mount.as_fd()));
         ours.try_send(&assignment, &descriptors).map_err(io::Error::other)?;
-        Ok(Process { pid, descriptor, since: Instant::now() })
+        Ok(Process { pid, descriptor, since: Instant::now(), mounts: places })
     }
 
     /// Waits for its end, after which there should be another one. May be dropped while it waits.
@@ -123,7 +143,7 @@ impl Notifying {
     /// Ends it, and with it what it has mounted.
     pub(super) fn stop(&mut self) {
         let Some(process) = self.running.take() else { return };
-        let _ = rustix::process::pidfd_send_signal(process.descriptor.get_ref(), Signal::KILL);
+        process.kill();
         let mut ended = [PollFd::new(process.descriptor.get_ref(), PollFlags::IN)];
         let limit = Timespec::try_from(GRACE).ok();
         let _ = rustix::event::poll(&mut ended, limit.as_ref());
@@ -139,6 +159,17 @@ impl Drop for Notifying {
 }
 
 impl Process {
+    /// Whether all that it has mounted is still to be seen.
+    fn is_of_use<'a>(&self, mut mounts: impl Iterator<Item = (usize, &'a Mount)>) -> bool {
+        let Ok(table) = MountTable::read() else { return true };
+        mounts.all(|(place, mount)| !self.mounts.contains(&place) || mount.is_in_place(&table))
+    }
+
+    fn kill(&self) {
+        // It may have ended by itself; the descriptor is no other process's.
+        let _ = rustix::process::pidfd_send_signal(self.descriptor.get_ref(), Signal::KILL);
+    }
+
     /// If it has ended. If not, it does with its mounts, and is not ours any more.
     fn reap(&self) {
         let id = WaitId::PidFd(self.descriptor.get_ref().as_fd());

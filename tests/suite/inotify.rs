@@ -29,6 +29,7 @@ trials! {
     a_worker_that_is_killed_while_the_notifier_waits_for_it_is_replaced_at_once,
     a_change_that_a_killed_worker_had_not_told_of_is_seen,
     a_daemon_that_is_killed_whole_goes_on_and_tells_nothing_twice,
+    that_somebody_else_unmounts_it_is_noticed,
     a_daemon_that_is_stopped_leaves_no_process_and_no_connection,
 }
 
@@ -298,6 +299,15 @@ fn a_daemon_that_is_killed_whole_goes_on_and_tells_nothing_twice() {
     }
     node.stop();
     assert_eq!(manager.stored(), [""; 0]);
+}
+
+/// The notifier's own mount must not keep alive what nobody else can see any more.
+fn that_somebody_else_unmounts_it_is_noticed() {
+    let (_site, mut node) = serving();
+    assert_eq!(node.status()["mounts"][0]["served"], true);
+    unmount(node.mount(), rustix::mount::UnmountFlags::DETACH).expect("an administrator unmounts it");
+    deadline::eventually("it is noticed", || node.status()["mounts"][0]["served"] == false);
+    node.stop();
 }
 
 fn a_daemon_that_is_stopped_leaves_no_process_and_no_connection() {

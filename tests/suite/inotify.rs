@@ -226,9 +226,21 @@ fn a_notifier_that_is_killed_is_replaced_and_what_it_had_to_do_is_done() {
     assert_eq!(watch.seen(), [""; 0]);
     node.signal(first, Signal::KILL);
     watch.wait_for(&["MODIFY key", "CLOSE_WRITE key"]);
-    assert_ne!(node.holder().notifier, first);
+    deadline::eventually("another one is there", || ![0, first].contains(&node.holder().notifier));
+    // In the middle of it: it has opened the file, or is about to.
+    let (active, second) = (node.holder().active, node.holder().notifier);
+    let stopped = Stopped::stop(active, READING);
     site.rotate("key", b"again");
+    deadline::eventually("it waits for an answer", || waits_for_an_answer(second));
+    node.signal(second, Signal::KILL);
+    deadline::eventually("another one is there", || ![0, second].contains(&node.holder().notifier));
+    assert_eq!(watch.seen(), [""; 0]);
+    drop(stopped);
     watch.wait_for(&["MODIFY key", "CLOSE_WRITE key"]);
+}
+
+fn waits_for_an_answer(process: u32) -> bool {
+    fs::read_to_string(format!("/proc/{process}/wchan")).is_ok_and(|place| place.contains("request_wait"))
 }
 
 /// Had the worker made the call itself, it would wait for its own answer, would not end when it is
@@ -241,10 +253,7 @@ fn a_worker_that_is_killed_while_the_notifier_waits_for_it_is_replaced_at_once()
         let (active, notifier) = (node.holder().active, node.holder().notifier);
         let stopped = Stopped::stop(active, READING);
         site.rotate("key", format!("value {round}").as_bytes());
-        deadline::eventually("the notifier waits for an answer", || {
-            fs::read_to_string(format!("/proc/{notifier}/wchan"))
-                .is_ok_and(|place| place.contains("request_wait"))
-        });
+        deadline::eventually("the notifier waits for an answer", || waits_for_an_answer(notifier));
         let began = Instant::now();
         node.signal(active, Signal::KILL);
         stopped.reap();
@@ -270,6 +279,11 @@ fn a_change_that_a_killed_worker_had_not_told_of_is_seen() {
     assert_eq!(node.read("web/key").expect("a value"), b"changed");
 }
 
+/// Who has ended and is not reaped has no arguments any more.
+fn runs(process: u32) -> bool {
+    fs::read(format!("/proc/{process}/cmdline")).is_ok_and(|arguments| !arguments.is_empty())
+}
+
 fn a_daemon_that_is_killed_whole_goes_on_and_tells_nothing_twice() {
     let site = Site::start();
     site.serve("web-1", "web", &[("key", b"value")]);
@@ -288,10 +302,11 @@ fn a_daemon_that_is_killed_whole_goes_on_and_tells_nothing_twice() {
         let mut watch = Watch::new(&node.path("web"));
         manager.hear();
         let holder = node.holder();
-        for pid in [holder.pid, holder.notifier, holder.active, holder.standby] {
-            node.signal(pid, Signal::KILL);
-        }
+        let processes = [holder.pid, holder.notifier, holder.active, holder.standby];
+        processes.iter().for_each(|pid| node.signal(*pid, Signal::KILL));
         node.take_process().wait();
+        // As a service manager does before it starts a service again.
+        deadline::eventually("all have ended", || !processes.iter().any(|pid| runs(*pid)));
         start(&mut manager, &mut node);
         deadline::eventually("the node connects", || node.status()["connected"] == true);
         site.rotate("key", format!("value {round}").as_bytes());

@@ -1,5 +1,6 @@
 //! A secret changes while programs read it.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::Read as _;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
@@ -7,8 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use crate::harness::Site;
 use crate::harness::requirement::trials;
+use crate::harness::{Site, deadline};
 
 trials! {
     needs [Mount];
@@ -18,6 +19,7 @@ trials! {
     no_reader_sees_a_mixture_or_an_error_while_values_rotate,
     a_file_changes_owner_and_mode_when_its_attachment_does,
     a_secret_that_is_attached_later_appears,
+    files_of_one_change_become_visible_together,
 }
 
 fn an_open_handle_reads_the_old_value_to_its_end_and_the_next_open_the_new_one() {
@@ -105,7 +107,7 @@ fn a_file_changes_owner_and_mode_when_its_attachment_does() {
     assert_eq!(node.read("web/key").expect("a value"), b"value");
     site.attach("web", "key", &["--uid", "1001", "--mode", "0400"]);
     let path = node.path("web/key");
-    crate::harness::deadline::eventually("the owner changes", || {
+    deadline::eventually("the owner changes", || {
         path.metadata().is_ok_and(|file| file.uid() == 1001 && file.mode() & 0o777 == 0o400)
     });
     // The envelope is bound to owner and mode, so what is read now was sealed anew.
@@ -121,4 +123,43 @@ fn a_secret_that_is_attached_later_appears() {
     site.create_secret("late", b"value");
     site.attach("web", "late", &[]);
     node.wait_for("web/late", b"value");
+}
+
+/// One secret at two targets and in two services: whoever has read the new value from one of them
+/// never gets the old one from another.
+fn files_of_one_change_become_visible_together() {
+    const ROTATIONS: u8 = 25;
+    let site = Site::start();
+    site.serve("web-1", "web", &[("key", &[0; 100])]);
+    site.attach("web", "key", &["--target", "alias"]);
+    site.create_service("job", "web-1");
+    site.attach("job", "key", &[]);
+    let node = site.node("web-1");
+    let paths = ["web/key", "job/key", "web/alias"].map(|below| node.path(below));
+    let readers: Vec<_> = (0..4)
+        .map(|first| {
+            let paths = paths.clone();
+            thread::spawn(move || {
+                let (mut last, mut seen) = (0, BTreeSet::new());
+                for path in paths.iter().cycle().skip(first) {
+                    let read = fs::read(path).expect("no read fails");
+                    assert!(read.len() == 100 && read.iter().all(|byte| *byte == read[0]), "a mixture");
+                    assert!(read[0] >= last, "{} after {last} from {}", read[0], path.display());
+                    last = read[0];
+                    seen.insert(last);
+                    if last == ROTATIONS {
+                        break;
+                    }
+                }
+                seen.len()
+            })
+        })
+        .collect();
+    for version in 1..=ROTATIONS {
+        site.rotate("key", &[version; 100]);
+    }
+    for reader in readers {
+        let seen = deadline::within(deadline::PATIENCE, "the last version", || reader.join());
+        assert!(seen.expect("no value went back") > 5, "too few versions to say anything");
+    }
 }

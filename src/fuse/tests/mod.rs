@@ -1,5 +1,6 @@
 //! Real mounts in the kernel, in a directory of their own each. They need /dev/fuse and root.
 
+mod consistency;
 mod content;
 mod lifecycle;
 mod rotation;

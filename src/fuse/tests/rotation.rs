@@ -112,7 +112,7 @@ fn who_holds_a_service_sees_it_come_back() {
 }
 
 /// A bind mount that is gone when the test is.
-struct Bind(PathBuf);
+pub(super) struct Bind(pub(super) PathBuf);
 
 impl Drop for Bind {
     fn drop(&mut self) {
@@ -163,31 +163,4 @@ fn poll_wakes_when_the_file_is_worth_opening_again() {
     let file = File::open(rig.path("web/db")).expect("the file");
     let mut again = [PollFd::new(&file, change)];
     assert_eq!(rustix::event::poll(&mut again, Some(&Timespec::default())).expect("poll"), 0);
-}
-
-#[test]
-fn readers_under_rotation_see_whole_versions_in_order() {
-    const VERSIONS: u64 = 200;
-    // As long as its number says, and the same number all over.
-    let value = |version: u64| version.to_be_bytes().repeat(version as usize % 97 + 1);
-    let rig = Rig::new(&[("web", "db", 1, &value(1))]);
-    let path = rig.path("web/db");
-    std::thread::scope(|scope| {
-        for _ in 0..2 {
-            scope.spawn(|| {
-                let mut last = 0;
-                while last < VERSIONS {
-                    let read = fs::read(&path).expect("it is always granted");
-                    let number = u64::from_be_bytes(read[..8].try_into().expect("8 bytes"));
-                    assert_eq!(read, value(number), "torn");
-                    assert!(number >= last, "version {number} after {last}");
-                    last = number;
-                }
-            });
-        }
-        for version in 2..=VERSIONS {
-            rig.publish(&[("web", "db", version, &value(version))]);
-        }
-    });
-    eventually("all are closed", || rig.fs.pinned() == 0);
 }

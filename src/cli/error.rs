@@ -68,9 +68,12 @@ impl Failure {
 
 impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Self {
+        if let ClientError::Busy { refusal, .. } = error {
+            return Self::from(*refusal);
+        }
         let exit = match &error {
-            ClientError::Unreachable { .. } => Exit::Unreachable,
-            ClientError::Malformed { .. } => Exit::Failed,
+            ClientError::Unreachable { .. } | ClientError::NoConnection { .. } => Exit::Unreachable,
+            ClientError::Malformed { .. } | ClientError::Busy { .. } => Exit::Failed,
             ClientError::Refused(refusal) => match refusal.code {
                 ErrorCode::NotFound => Exit::NotFound,
                 ErrorCode::Denied | ErrorCode::Unauthenticated | ErrorCode::PendingApproval => Exit::Denied,
@@ -84,7 +87,7 @@ impl From<ClientError> for Failure {
             },
         };
         let message = match error {
-            ClientError::Unreachable { reason } => {
+            ClientError::Unreachable { reason } | ClientError::NoConnection { reason } => {
                 format!("cannot reach the manager: {reason}; is it running, and is --manager right?")
             }
             other => other.to_string(),

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use secretfs_wire::api::{ApiError, ErrorCode};
 
 /// Why a call to the manager did not do what it should.
@@ -9,9 +11,24 @@ pub(crate) enum ClientError {
         /// The innermost cause, which names the step that failed.
         reason: String,
     },
+    /// No connection to wait at: nothing listens, no way there, or no packet comes back. To try again
+    /// costs the manager nothing.
+    #[error("{reason}")]
+    NoConnection {
+        /// The innermost cause.
+        reason: String,
+    },
     /// The manager refused.
     #[error("{0}")]
     Refused(ApiError),
+    /// The manager refused, and said when to come back.
+    #[error("{refusal}")]
+    Busy {
+        /// How it refused.
+        refusal: Box<Self>,
+        /// How long it wants to be left alone.
+        retry_after: Duration,
+    },
     /// What answered does not speak as a manager does.
     #[error("the answer is not a secretfs manager's: {reason}")]
     Malformed {
@@ -25,7 +42,8 @@ impl ClientError {
     pub(crate) fn code(&self) -> Option<ErrorCode> {
         match self {
             Self::Refused(error) => Some(error.code),
-            Self::Unreachable { .. } | Self::Malformed { .. } => None,
+            Self::Busy { refusal, .. } => refusal.code(),
+            Self::Unreachable { .. } | Self::NoConnection { .. } | Self::Malformed { .. } => None,
         }
     }
 }

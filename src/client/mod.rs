@@ -3,6 +3,7 @@
 
 mod error;
 mod http;
+mod link;
 mod node;
 mod operator;
 mod tls;

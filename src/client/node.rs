@@ -73,8 +73,12 @@ impl NodeClient {
         let response = self.http.stream(&["v1", "node", "changes"], follow).await?;
         let body = StreamReader::new(response.bytes_stream().map_err(std::io::Error::other));
         let lines = FramedRead::new(body, LinesCodec::new_with_max_length(LINE_MAX_BYTES));
-        let messages = lines.map(|line| {
-            let line = line.map_err(|error| ClientError::Unreachable { reason: error.to_string() })?;
+        let http = self.http.clone();
+        let messages = lines.map(move |line| {
+            let line = line.map_err(|error| {
+                http.broke();
+                ClientError::Unreachable { reason: error.to_string() }
+            })?;
             serde_json::from_str(&line).map_err(|error| ClientError::Malformed { reason: error.to_string() })
         });
         Ok(messages.boxed())

@@ -4,21 +4,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use backon::{BackoffBuilder as _, ExponentialBuilder};
 use futures::StreamExt as _;
 use secretfs_wire::api::ErrorCode;
 use secretfs_wire::stream::{Cursor, Follow, OutOfOrder, StreamMessage};
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
+use super::patience::Patience;
 use crate::client::{ClientError, NodeClient};
 
 /// The manager says something every 5 s by default; a stream that is silent for longer is broken.
 const SILENCE: Duration = Duration::from_secs(15);
-/// A stream that lived this long was no failed attempt: the next one starts without a wait.
-const FIRST_WAIT: Duration = Duration::from_millis(100);
-/// Waits grow to this, each with jitter, so that a manager that comes back is not stormed.
-const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
 /// What following tells the node.
 pub(super) trait Follower: Send + Sync {
@@ -39,22 +35,14 @@ pub(super) async fn follow(
     renewed: Arc<Notify>,
     follower: Arc<dyn Follower>,
 ) {
-    let backoff = ExponentialBuilder::default()
-        .with_min_delay(FIRST_WAIT)
-        .with_max_delay(LONGEST_WAIT)
-        .with_jitter()
-        .without_max_times();
-    let mut waits = backoff.build();
+    let mut patience = Patience::new();
     loop {
         let (error, was_up) = follow_once(&client, &renewed, follower.as_ref()).await;
         follower.disconnected(&error.to_string());
         if error.code() == Some(ErrorCode::Unauthenticated) {
             follower.shut_out();
         }
-        if was_up {
-            waits = backoff.build();
-        }
-        tokio::time::sleep(waits.next().unwrap_or(LONGEST_WAIT)).await;
+        tokio::time::sleep(patience.after(&error, was_up)).await;
     }
 }
 

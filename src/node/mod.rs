@@ -1,10 +1,12 @@
 //! The node daemon: what it is, whom it follows and what it mounts.
 
+mod chance;
 mod config;
 mod expiry;
 mod follow;
 mod identity;
 mod join;
+mod patience;
 mod presence;
 mod renewal;
 mod source;

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use aws_lc_rs::rand;
 use backon::{ExponentialBuilder, Retryable as _};
 use jiff::Timestamp;
 use secretfs_wire::api::RenewRequest;
 use tokio::sync::Notify;
 
+use super::chance;
 use super::identity::{CertificateRequest, certificate_end};
 use super::presence::Node;
 use crate::client::{ClientError, Credentials, NodeClient};
@@ -34,7 +34,7 @@ pub(super) enum RenewalError {
 /// fifths of what is left, and nothing when it has ended.
 pub(super) fn wait_before_renewal(now: Timestamp, end: Timestamp) -> Duration {
     let left = Duration::try_from(end.duration_since(now)).unwrap_or(Duration::ZERO);
-    left.mul_f64(POINT.start + (POINT.end - POINT.start) * random_fraction())
+    left.mul_f64(POINT.start + (POINT.end - POINT.start) * chance::fraction())
 }
 
 /// Asks for a certificate for a new key, under the old certificate.
@@ -86,15 +86,6 @@ pub(super) async fn keep_certificate(
         node.shown().certificate_expires = end;
         tracing::info!(ends = ?end, "certificate renewed");
         renewed.notify_one();
-    }
-}
-
-/// A number from 0 to 1. Without randomness, the middle: a renewal must not fail for want of it.
-pub(super) fn random_fraction() -> f64 {
-    let mut bytes = [0; 4];
-    match rand::fill(&mut bytes) {
-        Ok(()) => f64::from(u32::from_le_bytes(bytes)) / f64::from(u32::MAX),
-        Err(_) => 0.5,
     }
 }
 

@@ -14,8 +14,8 @@ use secretfs_wire::manifest::Manifest;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
+use super::chance;
 use super::presence::Node;
-use super::renewal::random_fraction;
 use crate::client::NodeClient;
 
 /// A change is reported this much later at most, at random: a rotation reaches all nodes at once.
@@ -74,7 +74,7 @@ pub(super) async fn report_usage(node: Arc<Node>, client: Arc<ArcSwap<NodeClient
     loop {
         // Whichever comes first. The sender lives as long as the node.
         let _ = timeout(reporter.wait(Instant::now()), told.changed()).await;
-        sleep(SPREAD.mul_f64(random_fraction())).await;
+        sleep(SPREAD.mul_f64(chance::fraction())).await;
         let outages = node.usage.outages.load(Relaxed);
         let manifest = told.borrow_and_update().clone();
         let Some(manifest) = manifest.filter(|_| node.is_connected()) else {

@@ -107,7 +107,13 @@ impl Supervisor {
                 tracing::info!(changed = names, ?signal, "secrets changed: sending a signal");
                 self.program.signal(*signal);
             }
-            OnChange::Execute(_) if self.hook.is_some() => self.hook_again = true,
+            OnChange::Execute(_) if self.hook.is_some() => {
+                tracing::info!(
+                    changed = names,
+                    "secrets changed: the command still runs, and will once more"
+                );
+                self.hook_again = true;
+            }
             OnChange::Execute(command) => {
                 tracing::info!(changed = names, command, "secrets changed: running a command");
                 self.execute();

@@ -19,6 +19,7 @@ mod isolation;
 mod joining;
 mod lifecycle;
 mod living_mount;
+mod network_cut;
 mod outage;
 mod ownership;
 mod reading;
@@ -55,6 +56,7 @@ fn main() -> ExitCode {
         joining::trials(),
         lifecycle::trials(),
         living_mount::trials(),
+        network_cut::trials(),
         outage::trials(),
         ownership::trials(),
         reading::trials(),

@@ -11,13 +11,14 @@ use serde_json::Value;
 use super::area::Logs;
 use super::deadline;
 use super::operator::Operator;
-use super::process::{Daemon, Outcome, finish, secretfs};
+use super::process::{Daemon, Outcome, finish, secretfs_on};
 
 /// A manager with a data directory and an address that it keeps over restarts.
 pub(crate) struct Manager {
     config: PathBuf,
     data: PathBuf,
     address: SocketAddr,
+    host: Option<PathBuf>,
     process: Option<Daemon>,
     operator: Operator,
     recovery_key: String,
@@ -28,14 +29,24 @@ impl Manager {
     /// Initialises a manager below `home` and starts it. `settings` are lines for its section of the
     /// configuration.
     pub(crate) fn start(home: &Path, settings: &str, logs: &Logs) -> Self {
-        let address = free_address();
+        Self::start_on(None, free_address(), home, settings, logs)
+    }
+
+    /// The same on a host of a network.
+    pub(crate) fn start_on(
+        host: Option<&Path>,
+        address: SocketAddr,
+        home: &Path,
+        settings: &str,
+        logs: &Logs,
+    ) -> Self {
         let config = home.join("manager.toml");
         let data = home.join("manager");
         let text = format!(
             "[manager]\ndata_dir = {data:?}\nlisten = \"{address}\"\nurl = \"https://{address}\"\n{settings}\n"
         );
         fs::write(&config, text).expect("a configuration file");
-        let mut init = secretfs();
+        let mut init = secretfs_on(host);
         init.args(["manager", "init", "--json", "--operator-dir"])
             .arg(home.join("operator"))
             .env("SECRETFS_CONFIG", &config);
@@ -44,24 +55,32 @@ impl Manager {
         let printed: Value = serde_json::from_str(&outcome.stdout).expect("what `init --json` prints");
         let text =
             |key: &str| printed[key].as_str().unwrap_or_else(|| panic!("no {key} in {printed}")).to_owned();
-        let operator = Operator::new(Path::new(&text("config")), None, logs);
+        let operator = Operator::new(Path::new(&text("config")), None, logs).on(host);
         let recovery_key = text("recovery_key");
-        let mut manager =
-            Self { config, data, address, process: None, operator, recovery_key, logs: logs.clone() };
+        let mut manager = Self {
+            config,
+            data,
+            address,
+            host: host.map(Path::to_owned),
+            process: None,
+            operator,
+            recovery_key,
+            logs: logs.clone(),
+        };
         manager.run();
         manager
     }
 
     /// Runs `secretfs manager` with these arguments to its end.
     pub(crate) fn command(&self, arguments: &[&str], stdin: &[u8]) -> Outcome {
-        let mut command = secretfs();
+        let mut command = secretfs_on(self.host.as_deref());
         command.arg("manager").args(arguments).env("SECRETFS_CONFIG", &self.config);
         finish(&mut command, stdin, &self.logs)
     }
 
     /// Starts it (again) and waits until it answers.
     pub(crate) fn run(&mut self) {
-        let mut command = secretfs();
+        let mut command = secretfs_on(self.host.as_deref());
         command.args(["manager", "run"]).env("SECRETFS_CONFIG", &self.config).env("SECRETFS_LOG", "debug");
         let process = self.process.insert(Daemon::start("manager", &mut command, &self.logs));
         let operator = self.operator.clone();

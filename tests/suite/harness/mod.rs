@@ -8,6 +8,7 @@ pub(crate) mod fake_manager;
 pub(crate) mod image;
 pub(crate) mod manager;
 pub(crate) mod mount;
+pub(crate) mod network;
 pub(crate) mod node;
 pub(crate) mod operator;
 pub(crate) mod pki;

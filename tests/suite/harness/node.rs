@@ -12,7 +12,7 @@ use super::area::Logs;
 use super::deadline;
 use super::mount::{MountPoint, is_mounted};
 use super::operator::Operator;
-use super::process::{Daemon, Outcome, finish, secretfs};
+use super::process::{Daemon, Outcome, finish, secretfs_on};
 
 /// The processes of a daemon; 0 where there is none.
 pub(crate) struct Holder {
@@ -52,6 +52,7 @@ pub(crate) struct Node {
     home: PathBuf,
     settings: String,
     mount_settings: String,
+    host: Option<PathBuf>,
     logs: Logs,
     // Before the mount points, so that the daemon unmounts before the guards look.
     process: Option<Daemon>,
@@ -70,12 +71,18 @@ impl Node {
             home,
             settings: String::new(),
             mount_settings: String::new(),
+            host: None,
             logs: logs.clone(),
             process: None,
             mounts: vec![(mount, None)],
         };
         node.write_config();
         node
+    }
+
+    /// Runs on a host of a network from now on.
+    pub(crate) fn on(self, host: &Path) -> Self {
+        Self { host: Some(host.to_owned()), ..self }
     }
 
     /// Adds lines to its section of the configuration.
@@ -120,7 +127,7 @@ impl Node {
 
     /// Tries to join, however it ends.
     pub(crate) fn join(&self, url: &str, token: &str) -> Outcome {
-        let mut command = secretfs();
+        let mut command = secretfs_on(self.host.as_deref());
         command
             .args(["node", "join", url, "--token", "-", "--name", &self.name])
             .env("SECRETFS_CONFIG", self.config());
@@ -129,7 +136,7 @@ impl Node {
 
     /// Starts the daemon and waits until it has mounted.
     pub(crate) fn run(&mut self) {
-        let mut command = secretfs();
+        let mut command = secretfs_on(self.host.as_deref());
         command.args(["node", "run"]).env("SECRETFS_CONFIG", self.config()).env("SECRETFS_LOG", "debug");
         self.run_as(&mut command);
     }

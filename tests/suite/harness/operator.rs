@@ -6,25 +6,31 @@ use std::process::Command;
 use serde_json::Value;
 
 use super::area::Logs;
-use super::process::{Outcome, finish, secretfs};
+use super::process::{Outcome, finish, secretfs_on};
 
 /// Runs commands under one configuration file.
 #[derive(Clone)]
 pub(crate) struct Operator {
     config: PathBuf,
     environment: Option<String>,
+    host: Option<PathBuf>,
     logs: Logs,
 }
 
 impl Operator {
     pub(crate) fn new(config: &Path, environment: Option<&str>, logs: &Logs) -> Self {
         let environment = environment.map(str::to_owned);
-        Self { config: config.to_owned(), environment, logs: logs.clone() }
+        Self { config: config.to_owned(), environment, host: None, logs: logs.clone() }
     }
 
     /// The same operator in another environment.
     pub(crate) fn within(&self, environment: &str) -> Self {
         Self { environment: Some(environment.to_owned()), ..self.clone() }
+    }
+
+    /// The same operator on another host.
+    pub(crate) fn on(self, host: Option<&Path>) -> Self {
+        Self { host: host.map(Path::to_owned), ..self }
     }
 
     /// The directory of its credentials.
@@ -61,7 +67,7 @@ impl Operator {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = secretfs();
+        let mut command = secretfs_on(self.host.as_deref());
         command.args(arguments).env("SECRETFS_CONFIG", &self.config).env("SECRETFS_LOG", "debug");
         if let Some(environment) = &self.environment {
             command.env("SECRETFS_ENV", environment);

@@ -21,6 +21,15 @@ pub(crate) fn secretfs() -> Command {
     command
 }
 
+/// The program under test on a host of a [`Network`](super::network::Network), or on this one.
+pub(crate) fn secretfs_on(host: Option<&Path>) -> Command {
+    let Some(host) = host else { return secretfs() };
+    let mut command = Command::new("nsenter");
+    command.arg(format!("--net={}", host.display())).arg(SECRETFS);
+    command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
+    command
+}
+
 /// How a command ended and what it printed.
 #[derive(Debug)]
 pub(crate) struct Outcome {

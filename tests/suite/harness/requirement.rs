@@ -15,6 +15,8 @@ pub(crate) enum Need {
     Containers,
     /// Loop devices and mkfs.ext4.
     LoopImage,
+    /// Hosts and a wire between them, made of network namespaces.
+    Network,
     /// The openssl command, for what rustls is built without.
     OpenSsl,
 }
@@ -32,6 +34,7 @@ impl Need {
             Self::Containers => ["dockerd", "docker", "busybox"].into_iter().find_map(not_installed),
             Self::LoopImage => absent("/dev/loop-control")
                 .or_else(|| ["mkfs.ext4", "mount"].into_iter().find_map(not_installed)),
+            Self::Network => ["ip", "nsenter"].into_iter().find_map(not_installed),
             Self::OpenSsl => not_installed("openssl"),
         }
     }

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::area::{Area, Logs};
 use super::manager::Manager;
+use super::network::Network;
 use super::node::Node;
 use super::operator::Operator;
 
@@ -33,10 +34,23 @@ impl Site {
         Self::start_in(area, &home, settings)
     }
 
+    /// With the manager on its host of a network.
+    pub(crate) fn on(network: &Network) -> Self {
+        let area = Area::new();
+        let (home, logs) = (area.directory("hosts"), Logs::at(area.directory("logs")));
+        let [host, _] = network.hosts();
+        let names = format!("names = [{:?}]", network.manager_address());
+        let address = format!("{}:7443", network.manager_address()).parse().expect("an address");
+        Self::around(Manager::start_on(Some(&host), address, &home, &names, &logs), area, logs)
+    }
+
     /// Keeps the directories of manager and nodes below `home`, and the logs below `area`.
     pub(crate) fn start_in(area: Area, home: &Path, settings: &str) -> Self {
         let logs = Logs::at(area.directory("logs"));
-        let manager = Manager::start(home, settings, &logs);
+        Self::around(Manager::start(home, settings, &logs), area, logs)
+    }
+
+    fn around(manager: Manager, area: Area, logs: Logs) -> Self {
         manager.operator().ok(&["env", "create", ENVIRONMENT]);
         let operator = manager.operator().within(ENVIRONMENT);
         Self { manager, operator, logs, area }

@@ -72,7 +72,9 @@ impl From<ClientError> for Failure {
             return Self::from(*refusal);
         }
         let exit = match &error {
-            ClientError::Unreachable { .. } | ClientError::NoConnection { .. } => Exit::Unreachable,
+            ClientError::Unreachable { .. }
+            | ClientError::NoConnection { .. }
+            | ClientError::WrongClock { .. } => Exit::Unreachable,
             ClientError::Malformed { .. } | ClientError::Busy { .. } => Exit::Failed,
             ClientError::Refused(refusal) => match refusal.code {
                 ErrorCode::NotFound => Exit::NotFound,

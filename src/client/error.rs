@@ -2,6 +2,8 @@ use std::time::Duration;
 
 use secretfs_wire::api::{ApiError, ErrorCode};
 
+use super::clock;
+
 /// Why a call to the manager did not do what it should.
 #[derive(Debug, Clone, thiserror::Error)]
 pub(crate) enum ClientError {
@@ -9,6 +11,12 @@ pub(crate) enum ClientError {
     #[error("{reason}")]
     Unreachable {
         /// The innermost cause, which names the step that failed.
+        reason: String,
+    },
+    /// A TLS handshake that failed because the clocks of both differ.
+    #[error("{reason}")]
+    WrongClock {
+        /// By how much, as far as it can be told, and what to do.
         reason: String,
     },
     /// No connection to wait at: nothing listens, no way there, or no packet comes back. To try again
@@ -43,13 +51,19 @@ impl ClientError {
         match self {
             Self::Refused(error) => Some(error.code),
             Self::Busy { refusal, .. } => refusal.code(),
-            Self::Unreachable { .. } | Self::NoConnection { .. } | Self::Malformed { .. } => None,
+            Self::Unreachable { .. }
+            | Self::WrongClock { .. }
+            | Self::NoConnection { .. }
+            | Self::Malformed { .. } => None,
         }
     }
 }
 
 impl From<reqwest::Error> for ClientError {
     fn from(error: reqwest::Error) -> Self {
+        if let Some(reason) = handshake_error(&error).and_then(clock::explain) {
+            return Self::WrongClock { reason };
+        }
         if error.is_timeout() {
             return Self::Unreachable { reason: "no answer in time".to_owned() };
         }
@@ -60,5 +74,30 @@ impl From<reqwest::Error> for ClientError {
         }
         let reason = innermost.to_string();
         if error.is_decode() { Self::Malformed { reason } } else { Self::Unreachable { reason } }
+    }
+}
+
+/// What TLS says of a handshake that failed. It is inside of I/O errors, whose `source` leaves out what
+/// they hold.
+fn handshake_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
+    if let Some(found) = error.downcast_ref() {
+        return Some(found);
+    }
+    let held = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+    handshake_error(held.map(|held| held as _).or_else(|| error.source())?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn what_tls_says_is_found_in_errors_of_errors() {
+        let said = rustls::Error::DecryptError;
+        let outer = io::Error::other(io::Error::new(io::ErrorKind::InvalidData, said.clone()));
+        assert_eq!(handshake_error(&outer), Some(&said));
+        assert_eq!(handshake_error(&io::Error::other("no TLS")), None);
     }
 }

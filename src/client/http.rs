@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use url::Url;
 
 use super::ClientError;
+use super::clock::ManagerClock;
 use super::link::Link;
 
 /// How long a TCP connection and its TLS handshake may take together.
@@ -31,6 +32,7 @@ pub(super) struct Http {
     manager: Url,
     timeout: Duration,
     link: Arc<Link>,
+    clock: Arc<ManagerClock>,
 }
 
 impl Http {
@@ -49,7 +51,7 @@ impl Http {
             .http2_keep_alive_while_idle(true)
             .user_agent(concat!("secretfs/", env!("CARGO_PKG_VERSION")))
             .build()?;
-        Ok(Self { client, manager, timeout, link })
+        Ok(Self { client, manager, timeout, link, clock: Arc::default() })
     }
 
     /// The manager's URL.
@@ -60,6 +62,16 @@ impl Http {
     /// How long each call may take.
     pub(super) fn timeout(&self) -> Duration {
         self.timeout
+    }
+
+    /// The manager's clock, which goes on when its certificate or ours is replaced.
+    pub(super) fn clock(&self) -> &Arc<ManagerClock> {
+        &self.clock
+    }
+
+    /// The same calls with a clock that is known already.
+    pub(super) fn with_clock(self, clock: Arc<ManagerClock>) -> Self {
+        Self { clock, ..self }
     }
 
     /// A request to `path`, whose segments are already checked names.
@@ -94,7 +106,7 @@ impl Http {
             }
             answered => {
                 self.link.set_up(true);
-                answered
+                answered.inspect(|response| self.clock.hear(response.headers()))
             }
         }
     }
@@ -124,7 +136,9 @@ impl Http {
         path: &[&str],
         body: &impl Serialize,
     ) -> Result<T, ClientError> {
-        json(self.request(method, path).json(body)).await
+        let response = success(self.request(method, path).json(body)).await?;
+        self.clock.hear(response.headers());
+        Ok(response.json().await?)
     }
 
     /// DELETEs.

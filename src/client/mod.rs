@@ -1,6 +1,7 @@
 //! The manager as its callers see it, over mutually authenticated TLS. Only this module names
 //! `reqwest`.
 
+mod clock;
 mod error;
 mod http;
 mod link;
@@ -8,7 +9,8 @@ mod node;
 mod operator;
 mod tls;
 
+pub(crate) use clock::{ManagerClock, describe as describe_clock};
 pub(crate) use error::ClientError;
-pub(crate) use node::{NodeClient, join};
+pub(crate) use node::{Admission, NodeClient, join};
 pub(crate) use operator::{EnvironmentClient, NewValue, OperatorClient};
 pub(crate) use tls::Credentials;

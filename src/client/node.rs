@@ -15,7 +15,7 @@ use tokio_util::io::StreamReader;
 use url::Url;
 
 use super::http::{Http, json, success};
-use super::{ClientError, Credentials, tls};
+use super::{ClientError, Credentials, ManagerClock, tls};
 
 /// The longest line of the change stream, in bytes: a manifest of some 50,000 targets.
 const LINE_MAX_BYTES: usize = 16 << 20;
@@ -44,7 +44,13 @@ impl NodeClient {
 
     /// The same manager under other credentials, over connections of its own.
     pub(crate) fn with_credentials(&self, credentials: &Credentials) -> Result<Self, ClientError> {
-        Self::new(self.http.manager().clone(), credentials, self.http.timeout())
+        let new = Self::new(self.http.manager().clone(), credentials, self.http.timeout())?;
+        Ok(Self { http: new.http.with_clock(self.http.clock().clone()) })
+    }
+
+    /// The manager's clock.
+    pub(crate) fn clock(&self) -> Arc<ManagerClock> {
+        self.http.clock().clone()
     }
 
     /// Opens a session, under whose key envelopes are sealed.
@@ -85,17 +91,27 @@ impl NodeClient {
     }
 }
 
+/// What a join brings.
+pub(crate) struct Admission {
+    /// What the manager answered.
+    pub(crate) joined: Joined,
+    /// Its CA bundle.
+    pub(crate) bundle: Vec<CertificateDer<'static>>,
+    /// Its clock.
+    pub(crate) clock: Arc<ManagerClock>,
+}
+
 /// Joins with a token: proves the manager by the token's pin, then sends the token's secret and the
-/// node's public keys. Returns what the manager answered, and its CA bundle.
+/// node's public keys.
 pub(crate) async fn join(
     manager: Url,
     token: &JoinToken,
     request: &JoinRequest,
     timeout: Duration,
-) -> Result<(Joined, Vec<CertificateDer<'static>>), ClientError> {
+) -> Result<Admission, ClientError> {
     let bundle = Arc::new(OnceLock::new());
     let http = Http::new(manager, tls::pinned_config(token.pin, bundle.clone()), timeout)?;
     let joined = http.send(Method::POST, &["v1", "join"], request).await?;
     let bundle = bundle.get().cloned().unwrap_or_default();
-    Ok((joined, bundle))
+    Ok(Admission { joined, bundle, clock: http.clock().clone() })
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use jiff::SignedDuration;
 use rustls::pki_types::CertificateDer;
 use secretfs_wire::api::{JoinRequest, NodeState};
 use secretfs_wire::envelope::{EnvelopeError, NodePrivateKey};
@@ -26,6 +27,14 @@ pub(crate) struct JoinOptions {
     pub(crate) name: NodeName,
 }
 
+/// What is worth knowing of a join beside who joined.
+pub(crate) struct JoinOutcome {
+    /// Whether the node is let in.
+    pub(crate) state: NodeState,
+    /// How far this host's clock is ahead of the manager's, if that is much.
+    pub(crate) clock_ahead: Option<SignedDuration>,
+}
+
 /// Why a join failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum JoinError {
@@ -42,7 +51,7 @@ pub(crate) enum JoinError {
 
 /// Makes the node's keys, proves the manager by the token's pin and asks it for a certificate.
 /// Nothing is written down here. A [`NodeState::Pending`] node is refused until it is approved.
-pub(crate) async fn join(options: JoinOptions) -> Result<(NodeIdentity, NodeState), JoinError> {
+pub(crate) async fn join(options: JoinOptions) -> Result<(NodeIdentity, JoinOutcome), JoinError> {
     let envelope_key = NodePrivateKey::generate().map_err(JoinError::EnvelopeKey)?;
     let public = envelope_key.public_key().map_err(JoinError::EnvelopeKey)?;
     let tls = CertificateRequest::new().map_err(JoinError::TlsKey)?;
@@ -52,7 +61,8 @@ pub(crate) async fn join(options: JoinOptions) -> Result<(NodeIdentity, NodeStat
         certificate_request: tls.request,
         envelope_key: STANDARD.encode(public.as_der()),
     };
-    let (joined, bundle) = client::join(options.manager.clone(), &options.token, &request, TIMEOUT).await?;
+    let client::Admission { joined, bundle, clock } =
+        client::join(options.manager.clone(), &options.token, &request, TIMEOUT).await?;
     let identity = NodeIdentity {
         about: About {
             manager: options.manager,
@@ -63,7 +73,7 @@ pub(crate) async fn join(options: JoinOptions) -> Result<(NodeIdentity, NodeStat
         credentials: Credentials { certificate: joined.certificate, key: tls.key, ca: to_pem(&bundle) },
         envelope_key,
     };
-    Ok((identity, joined.state))
+    Ok((identity, JoinOutcome { state: joined.state, clock_ahead: clock.host_ahead() }))
 }
 
 /// The pinned bundle as PEM, to be trusted from now on.

@@ -60,7 +60,10 @@ impl Patience {
                 let spread = grown(TROUBLE_FIRST, &mut self.trouble, TROUBLE_LONGEST);
                 (*retry_after).min(RETRY_AFTER_LONGEST) + spread.mul_f64(chance)
             }
-            ClientError::Unreachable { .. } | ClientError::Refused(_) | ClientError::Malformed { .. } => {
+            ClientError::Unreachable { .. }
+            | ClientError::WrongClock { .. }
+            | ClientError::Refused(_)
+            | ClientError::Malformed { .. } => {
                 self.nobody = 0;
                 grown(TROUBLE_FIRST, &mut self.trouble, TROUBLE_LONGEST).mul_f64(chance)
             }

@@ -20,7 +20,7 @@ use super::source::ManagerSource;
 use super::status::{self, MountStatus, NodeStatus, Shown, Trouble};
 use super::usage::{Usage, report_usage};
 use crate::cache::{Arena, LeftBehind, ValueCache};
-use crate::client::{ClientError, NodeClient};
+use crate::client::{ClientError, ManagerClock, NodeClient};
 use crate::fs::{Change, FileSystem, Freshness, InodeKey, Layout};
 use crate::fuse::{Connection, EventSender, Inotify, PreparedServer, Server, Stage, Watched};
 use crate::handover::{Activation, Ledger, MountToServe, Outbox, Sequence, ServeConfig};
@@ -94,6 +94,7 @@ struct Shared {
     cache: Arc<ValueCache>,
     freshness: Arc<Freshness>,
     outbox: Outbox,
+    clock: Arc<ManagerClock>,
 }
 
 /// A node that presents its secrets.
@@ -135,7 +136,7 @@ impl Prepared {
         let timeout = config.deadline.mul_f64(0.9);
         let client = NodeClient::new(about.manager.clone(), &credentials, timeout)
             .map_err(PrepareError::Credentials)?;
-        let client = Arc::new(ArcSwap::from_pointee(client));
+        let (clock, client) = (client.clock(), Arc::new(ArcSwap::from_pointee(client)));
         let (environment, name) = (about.environment.clone(), about.name.clone());
         let source = Arc::new(ManagerSource::new(environment, name, envelope_key, client.clone()));
         let cache = ValueCache::new(source.clone(), config.cache_bytes, arena.clone(), runtime.clone());
@@ -163,7 +164,7 @@ impl Prepared {
             prepared.push(PreparedMount { path, service, inotify, file_system, server, unannounced });
         }
         Ok(Self {
-            shared: Shared { about, arena, cache, freshness, outbox },
+            shared: Shared { about, arena, cache, freshness, outbox, clock },
             mounts: prepared,
             credentials_ca: credentials.ca,
             certificate: credentials.certificate,
@@ -391,7 +392,7 @@ impl Node {
 
     fn status(&self) -> NodeStatus {
         let shown = self.shown();
-        let Shared { about, cache, freshness, .. } = &self.shared;
+        let Shared { about, cache, freshness, clock, .. } = &self.shared;
         let cache = cache.status();
         let trouble = self.mounts.iter().find_map(|mounted| mounted.file_system.trouble());
         NodeStatus {
@@ -405,6 +406,7 @@ impl Node {
             connected: self.is_connected(),
             stale_since: freshness.stale_since(),
             reason: shown.reason.clone(),
+            clock_ahead_seconds: clock.host_ahead().map(|ahead| ahead.as_secs()),
             certificate_expires: shown.certificate_expires,
             mounts: self
                 .mounts

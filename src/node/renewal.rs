@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use backon::{ExponentialBuilder, Retryable as _};
@@ -14,10 +14,15 @@ use tokio::sync::Notify;
 use super::chance;
 use super::identity::{CertificateRequest, certificate_end};
 use super::presence::Node;
-use crate::client::{ClientError, Credentials, NodeClient};
+use crate::client::{ClientError, Credentials, ManagerClock, NodeClient};
 
 /// Where in the life that a certificate has left it is renewed.
 const POINT: Range<f64> = 0.5..0.8;
+
+/// How often the manager's clock is asked for. Until it has been heard, this host's is believed.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// Between two renewals at least.
+const BETWEEN: Duration = Duration::from_secs(1);
 
 /// Why a certificate was not renewed.
 #[derive(Debug, thiserror::Error)]
@@ -30,11 +35,38 @@ pub(super) enum RenewalError {
     Manager(#[from] ClientError),
 }
 
-/// How long to wait before a certificate that ends at `end` is renewed: a random half to four
-/// fifths of what is left, and nothing when it has ended.
-pub(super) fn wait_before_renewal(now: Timestamp, end: Timestamp) -> Duration {
-    let left = Duration::try_from(end.duration_since(now)).unwrap_or(Duration::ZERO);
-    left.mul_f64(POINT.start + (POINT.end - POINT.start) * chance::fraction())
+/// When a certificate is renewed: at a random point between a half and four fifths of what it has left,
+/// and at once when it has ended.
+///
+/// What it has left is counted by the manager's clock, which decides whether it is good. That clock may
+/// not be known at first, so the question is asked again and again; the point stays.
+struct RenewalPoint {
+    end: Timestamp,
+    fraction: f64,
+}
+
+impl RenewalPoint {
+    fn choose(end: Timestamp) -> Self {
+        Self { end, fraction: POINT.start + (POINT.end - POINT.start) * chance::fraction() }
+    }
+
+    /// How long it is until then, when it is `now` for the manager and `waited` ago the point was chosen.
+    fn wait(&self, now: Timestamp, waited: Duration) -> Duration {
+        let left = Duration::try_from(self.end.duration_since(now)).unwrap_or(Duration::ZERO);
+        (left + waited).mul_f64(self.fraction).saturating_sub(waited)
+    }
+
+    /// Waits until then.
+    async fn reach(&self, clock: &ManagerClock) {
+        let chosen = Instant::now();
+        loop {
+            let wait = self.wait(clock.now(), chosen.elapsed());
+            if wait.is_zero() {
+                return;
+            }
+            tokio::time::sleep(wait.min(LOOK_AGAIN)).await;
+        }
+    }
 }
 
 /// Asks for a certificate for a new key, under the old certificate.
@@ -57,7 +89,9 @@ pub(super) async fn keep_certificate(
 ) {
     loop {
         let Some(end) = node.shown().certificate_expires else { return };
-        tokio::time::sleep(wait_before_renewal(Timestamp::now(), end)).await;
+        // Whatever a manager issues, it is not asked without a pause.
+        tokio::time::sleep(BETWEEN).await;
+        RenewalPoint::choose(end).reach(&client.load().clock()).await;
         let patience = ExponentialBuilder::default()
             .with_min_delay(Duration::from_secs(1))
             .with_max_delay(Duration::from_secs(60))
@@ -97,7 +131,8 @@ mod tests {
     fn renewal_falls_between_half_and_four_fifths_of_what_is_left() {
         let now = Timestamp::UNIX_EPOCH;
         let end = now + Duration::from_secs(1000);
-        let waits: Vec<_> = (0..200).map(|_| wait_before_renewal(now, end).as_secs_f64()).collect();
+        let wait = |_| RenewalPoint::choose(end).wait(now, Duration::ZERO).as_secs_f64();
+        let waits: Vec<_> = (0..200).map(wait).collect();
         assert!(waits.iter().all(|wait| (500.0..=800.0).contains(wait)), "{waits:?}");
         let spread =
             waits.iter().copied().fold(f64::MIN, f64::max) - waits.iter().copied().fold(f64::MAX, f64::min);
@@ -105,7 +140,13 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_that_has_ended_is_renewed_at_once() {
-        assert_eq!(wait_before_renewal(Timestamp::MAX, Timestamp::UNIX_EPOCH), Duration::ZERO);
+    fn the_point_stays_while_time_passes_and_moves_when_the_clock_is_known() {
+        let at = |seconds| Timestamp::UNIX_EPOCH + Duration::from_secs(seconds);
+        let point = RenewalPoint { end: at(1000), fraction: 0.6 };
+        let wait = |now, waited| point.wait(at(now), Duration::from_secs(waited)).as_secs();
+        assert_eq!([wait(0, 0), wait(100, 100), wait(599, 599), wait(600, 600)], [600, 500, 1, 0]);
+        // The manager is found to be 400 s further than this host, which has waited for 50 s.
+        assert_eq!(wait(450, 50), 310);
+        assert_eq!(wait(2000, 0), 0, "it has ended");
     }
 }

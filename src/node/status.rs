@@ -42,6 +42,8 @@ pub(crate) struct NodeStatus {
     pub(crate) stale_since: Option<Timestamp>,
     /// Why the change stream is down.
     pub(crate) reason: Option<String>,
+    /// How many seconds this host's clock is ahead of the manager's, if that is much.
+    pub(crate) clock_ahead_seconds: Option<i64>,
     /// When the certificate ends, unless it is renewed.
     pub(crate) certificate_expires: Option<Timestamp>,
     /// What is mounted where.
@@ -164,6 +166,7 @@ mod tests {
             connected: true,
             stale_since: None,
             reason: None,
+            clock_ahead_seconds: None,
             certificate_expires: None,
             mounts: Vec::new(),
             services: 1,

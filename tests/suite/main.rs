@@ -8,6 +8,7 @@
 // they use expect, and say what they expect.
 
 mod canary;
+mod clock;
 mod command_line;
 mod containers;
 mod dev;
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
     }
     let trials = [
         canary::trials(),
+        clock::trials(),
         command_line::trials(),
         containers::trials(),
         dev::trials(),

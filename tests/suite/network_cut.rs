@@ -22,9 +22,10 @@ trials! {
 const CUT: (&str, u64) = ("SECRETFS_TEST_CUT_SECONDS", 20);
 /// How soon after a cut all is there that was missed.
 const HEALED: Duration = Duration::from_secs(2);
-/// No warm read may take as long as anything that waits for a network, unless reads take as long without a
-/// cut, on a machine that has other things to do.
-const LOCAL: Duration = Duration::from_millis(500);
+/// Whatever waits for the manager waits longer: 1.8 s. Most reads are much faster, also on a machine that
+/// has other things to do.
+const LOCAL: Duration = Duration::from_millis(1500);
+const MOSTLY: Duration = Duration::from_millis(200);
 
 const READERS: usize = 4;
 const PAUSE: Duration = Duration::from_millis(10);
@@ -74,9 +75,8 @@ fn no_warm_read_notices_a_cut_and_what_was_missed_is_there_within_two_seconds() 
     say(cut, noticed, &seen, &phases);
     for phase in &phases {
         assert!(phase.failures.is_empty(), "{:?}", phase.failures);
-        let usual = LOCAL.max(phases[0].longest() * 2);
-        assert!(phase.longest() < usual, "a warm read took {:?}", phase.longest());
-        assert!(phase.quantile(0.95) < LOCAL, "many warm reads took {:?}", phase.quantile(0.95));
+        assert!(phase.longest() < LOCAL, "a warm read took {:?}", phase.longest());
+        assert!(phase.quantile(0.95) < MOSTLY, "many warm reads took {:?}", phase.quantile(0.95));
     }
     assert!(seen.iter().all(|took| *took < HEALED), "{seen:?}");
 }

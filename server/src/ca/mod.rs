@@ -13,14 +13,12 @@ use rcgen::{
 };
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
-use secretfs_wire::{CaPin, OperatorName};
+use secretfs_wire::{CLOCK_TOLERANCE, CaPin, OperatorName};
 use zeroize::Zeroizing;
 
 pub(crate) use peer::{PeerCertificate, Subject, UnknownSubject};
 pub(crate) use request::CertificateRequest;
 
-/// How far another host's clock may be behind.
-const CLOCK_SKEW: Duration = Duration::from_secs(5 * 60);
 const CA_LIFETIME: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 const OPERATOR_LIFETIME: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 /// Of the manager's own certificate, which renews itself.
@@ -185,7 +183,7 @@ fn template(common_name: &str, now: Timestamp, lifetime: Duration) -> Result<Cer
     let mut params = CertificateParams::default();
     params.distinguished_name.push(DnType::CommonName, common_name);
     params.serial_number = Some(SerialNumber::from_slice(&serial));
-    params.not_before = epoch + now.saturating_sub(CLOCK_SKEW);
+    params.not_before = epoch + now.saturating_sub(CLOCK_TOLERANCE);
     params.not_after = epoch + now + lifetime;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.use_authority_key_identifier_extension = true;

@@ -109,6 +109,28 @@ mod tests {
     }
 
     #[test]
+    fn every_certificate_is_good_for_who_is_five_minutes_behind() {
+        let now = Timestamp::now();
+        let (authority, _) = Authority::create(now).expect("a CA");
+        let server = authority.issue_server(&["localhost".to_owned()], now).expect("a certificate");
+        let (operator, _) =
+            authority.issue_operator(&"o".parse().expect("name"), now).expect("a certificate");
+        let key = rcgen::KeyPair::generate().expect("key");
+        let request = rcgen::CertificateParams::default().serialize_request(&key).expect("request");
+        let request = CertificateRequest::from_pem(&request.pem().expect("PEM")).expect("request");
+        let subject = Subject::Operator("o".parse().expect("name"));
+        let (node, _) =
+            authority.issue_node(&subject, &request, now, Duration::from_secs(60)).expect("certificate");
+        let [operator, node] =
+            [operator, node].map(|pem| CertificateDer::from_pem_slice(pem.as_bytes()).expect("one"));
+        for certificate in [&authority.bundle()[0], &server.chain[0], &operator, &node] {
+            let (_, certificate) = x509_parser::parse_x509_certificate(certificate).expect("a certificate");
+            let begins = certificate.validity().not_before.timestamp();
+            assert_eq!(now.as_second() - begins, 5 * 60, "{}", certificate.subject());
+        }
+    }
+
+    #[test]
     fn a_certificate_without_our_name_names_nobody() {
         for bad in [
             "",

@@ -17,6 +17,10 @@ mod secret;
 pub mod stream;
 mod token;
 
+/// How far the clock of a node or an operator may be behind the manager's: certificates are valid from so
+/// long before they are issued.
+pub const CLOCK_TOLERANCE: std::time::Duration = std::time::Duration::from_secs(5 * 60);
+
 pub use id::{InvalidId, NodeId, SessionId, VersionId};
 pub use label::{InvalidLabel, Labels, Selector};
 pub use name::{

@@ -14,6 +14,7 @@ use super::super::config::ConfigFile;
 use super::super::error::Failure;
 use super::super::{Global, connect, output};
 use super::status;
+use crate::client::describe_clock;
 use crate::holder::{Settings, control};
 use crate::node::{self, MountConfig, StateDirectory, StateError};
 
@@ -135,7 +136,7 @@ async fn join(args: JoinArgs, global: &Global, file: ConfigFile) -> Result<(), F
         None => host_name()?,
     };
     let manager = args.url.clone();
-    let (identity, joined) =
+    let (identity, node::JoinOutcome { state: joined, clock_ahead }) =
         node::join(node::JoinOptions { manager, token, name }).await.map_err(|error| match error {
             node::JoinError::Manager(error) => error.into(),
             error => Failure::from_error(&error),
@@ -154,6 +155,9 @@ async fn join(args: JoinArgs, global: &Global, file: ConfigFile) -> Result<(), F
             about.environment, about.name
         )),
         NodeState::Active | NodeState::Revoked => text.push_str("\nNext:\n  secretfs node run"),
+    }
+    if let Some(ahead) = clock_ahead {
+        text.push_str(&format!("\nNote: {}", describe_clock(ahead)));
     }
     Ok(output::one(global, &serde_json::json!({ "node": about, "state": joined }), &text)?)
 }

@@ -2,13 +2,14 @@
 
 use std::path::Path;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
 use super::super::config::ConfigFile;
 use super::super::error::Failure;
 use super::super::{Global, output};
 use super::host::StatusArgs;
+use crate::client::describe_clock;
 use crate::fuse::Inotify;
 use crate::holder::control::{self, HolderStatus};
 use crate::node::{self, NodeStatus};
@@ -58,6 +59,9 @@ fn describe(status: &NodeStatus, holder: &HolderStatus) -> String {
         format!("Manager:      {}", status.manager),
         format!("Stream:       {link}"),
     ];
+    if let Some(ahead) = status.clock_ahead_seconds {
+        lines.push(format!("Clock:        {}", describe_clock(SignedDuration::from_secs(ahead))));
+    }
     if let Some(end) = status.certificate_expires {
         let has_ended = end <= Timestamp::now();
         let what = if has_ended { "has ended, so that nothing is served:" } else { "ends" };

@@ -9,6 +9,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use super::area::Logs;
+use super::clock::shift_clock;
 use super::deadline;
 use super::operator::Operator;
 use super::process::{Daemon, Outcome, finish, secretfs_on};
@@ -19,6 +20,7 @@ pub(crate) struct Manager {
     data: PathBuf,
     address: SocketAddr,
     host: Option<PathBuf>,
+    clock: Option<String>,
     process: Option<Daemon>,
     operator: Operator,
     recovery_key: String,
@@ -62,6 +64,7 @@ impl Manager {
             data,
             address,
             host: host.map(Path::to_owned),
+            clock: None,
             process: None,
             operator,
             recovery_key,
@@ -78,15 +81,25 @@ impl Manager {
         finish(&mut command, stdin, &self.logs)
     }
 
+    /// Restarts it with a clock that is so far off the others', such as `+7m`.
+    pub(crate) fn run_with_clock(&mut self, off: &str) {
+        self.stop();
+        self.clock = Some(off.to_owned());
+        self.run();
+    }
+
     /// Starts it (again) and waits until it answers.
     pub(crate) fn run(&mut self) {
         let mut command = secretfs_on(self.host.as_deref());
         command.args(["manager", "run"]).env("SECRETFS_CONFIG", &self.config).env("SECRETFS_LOG", "debug");
+        if let Some(off) = &self.clock {
+            shift_clock(&mut command, off);
+        }
         let process = self.process.insert(Daemon::start("manager", &mut command, &self.logs));
-        let operator = self.operator.clone();
+        let (operator, clock) = (self.operator.clone(), self.clock.clone());
         deadline::eventually("the manager answers", || {
             assert_eq!(process.ended(), None, "the manager ended: {}", process.log());
-            operator.run(&["env", "ls"]).code == 0
+            operator.run_at(clock.as_deref(), &["env", "ls"]).code == 0
         });
     }
 

@@ -2,6 +2,7 @@
 //! by its guard, also when a test fails.
 
 pub(crate) mod area;
+pub(crate) mod clock;
 pub(crate) mod deadline;
 pub(crate) mod engine;
 pub(crate) mod fake_manager;

@@ -9,6 +9,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use super::area::Logs;
+use super::clock::shift_clock;
 use super::deadline;
 use super::mount::{MountPoint, is_mounted};
 use super::operator::Operator;
@@ -127,10 +128,18 @@ impl Node {
 
     /// Tries to join, however it ends.
     pub(crate) fn join(&self, url: &str, token: &str) -> Outcome {
+        self.join_at(None, url, token)
+    }
+
+    /// Tries to join under another clock, however it ends.
+    pub(crate) fn join_at(&self, clock: Option<&str>, url: &str, token: &str) -> Outcome {
         let mut command = secretfs_on(self.host.as_deref());
         command
             .args(["node", "join", url, "--token", "-", "--name", &self.name])
             .env("SECRETFS_CONFIG", self.config());
+        if let Some(off) = clock {
+            shift_clock(&mut command, off);
+        }
         finish(&mut command, token.as_bytes(), &self.logs)
     }
 

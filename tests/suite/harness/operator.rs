@@ -6,6 +6,7 @@ use std::process::Command;
 use serde_json::Value;
 
 use super::area::Logs;
+use super::clock::shift_clock;
 use super::process::{Outcome, finish, secretfs_on};
 
 /// Runs commands under one configuration file.
@@ -41,6 +42,15 @@ impl Operator {
     /// Runs a command, however it ends.
     pub(crate) fn run(&self, arguments: &[&str]) -> Outcome {
         self.run_with(arguments, b"")
+    }
+
+    /// Runs a command under another clock, however it ends.
+    pub(crate) fn run_at(&self, clock: Option<&str>, arguments: &[&str]) -> Outcome {
+        let mut command = self.command(arguments);
+        if let Some(off) = clock {
+            shift_clock(&mut command, off);
+        }
+        finish(&mut command, b"", &self.logs)
     }
 
     /// Runs a command with `stdin`, however it ends.

@@ -17,6 +17,8 @@ pub(crate) enum Need {
     LoopImage,
     /// Hosts and a wire between them, made of network namespaces.
     Network,
+    /// libfaketime, for a clock that is wrong.
+    Clock,
     /// The openssl command, for what rustls is built without.
     OpenSsl,
 }
@@ -35,6 +37,9 @@ impl Need {
             Self::LoopImage => absent("/dev/loop-control")
                 .or_else(|| ["mkfs.ext4", "mount"].into_iter().find_map(not_installed)),
             Self::Network => ["ip", "nsenter"].into_iter().find_map(not_installed),
+            Self::Clock => {
+                super::clock::library().is_none().then(|| "libfaketime is not installed".to_owned())
+            }
             Self::OpenSsl => not_installed("openssl"),
         }
     }

@@ -115,6 +115,11 @@ impl Freshness {
         }
     }
 
+    /// How long values are served in an outage.
+    pub(crate) fn max_stale(&self) -> Duration {
+        self.max_stale
+    }
+
     fn tolerates(&self, began: u64, now: u64) -> bool {
         Duration::from_nanos(now.saturating_sub(began)) < self.max_stale
     }

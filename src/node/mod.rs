@@ -17,4 +17,4 @@ pub(crate) use config::{Config, MountConfig, RawConfig};
 pub(crate) use identity::{IdentityFiles, NodeIdentity, StateDirectory, StateError};
 pub(crate) use join::{JoinError, JoinOptions, JoinOutcome, join};
 pub(crate) use presence::{Parts, PrepareError, Prepared, ToNotifier};
-pub(crate) use status::{NodeStatus, ask as ask_status};
+pub(crate) use status::{MountStatus, NodeStatus, ask as ask_status};

@@ -405,6 +405,7 @@ impl Node {
             manager: about.manager.as_str().trim_end_matches('/').to_owned(),
             connected: self.is_connected(),
             stale_since: freshness.stale_since(),
+            max_stale_seconds: freshness.max_stale().as_secs(),
             reason: shown.reason.clone(),
             clock_ahead_seconds: clock.host_ahead().map(|ahead| ahead.as_secs()),
             certificate_expires: shown.certificate_expires,

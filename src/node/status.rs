@@ -40,6 +40,8 @@ pub(crate) struct NodeStatus {
     pub(crate) connected: bool,
     /// Since when it is down.
     pub(crate) stale_since: Option<Timestamp>,
+    /// How many seconds values are served at most while it is.
+    pub(crate) max_stale_seconds: u64,
     /// Why the change stream is down.
     pub(crate) reason: Option<String>,
     /// How many seconds this host's clock is ahead of the manager's, if that is much.
@@ -165,6 +167,7 @@ mod tests {
             manager: "https://m".to_owned(),
             connected: true,
             stale_since: None,
+            max_stale_seconds: 3600,
             reason: None,
             clock_ahead_seconds: None,
             certificate_expires: None,

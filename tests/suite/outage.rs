@@ -1,17 +1,19 @@
 //! The manager is away, or worse: there, and silent. No reader may wait longer than its deadline, and
 //! what needs no manager must not notice.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use rustix::io::Errno;
 use serde_json::json;
 
 use crate::harness::pki::Credential;
 use crate::harness::requirement::trials;
 use crate::harness::tls::{Connection, certificates};
-use crate::harness::{Site, deadline};
+use crate::harness::{Node, Site, deadline};
 
 trials! {
     needs [Mount];
@@ -20,6 +22,7 @@ trials! {
     warm_reads_go_on_over_a_restart_of_the_manager,
     a_value_that_is_too_stale_is_no_longer_served,
     a_node_starts_while_its_manager_is_away,
+    metrics_tell_of_an_outage_and_name_nothing,
     a_lost_root_key_comes_back_from_the_recovery_key,
 }
 
@@ -142,6 +145,58 @@ fn a_node_starts_while_its_manager_is_away() {
     assert!(matches!(Errno::from_io_error(&error), Some(Errno::NOENT | Errno::IO)), "{error}");
     site.manager.run();
     node.wait_for("web/key", b"value");
+}
+
+fn metrics_tell_of_an_outage_and_name_nothing() {
+    let mut site = Site::start();
+    site.serve("web-1", "web", &[("canary-name", b"value")]);
+    let mut node = site.join("web-1");
+    node.configure("deadline = \"300ms\"\nmax_stale = \"2h\"");
+    node.run_connected();
+    assert_eq!(node.read("web/canary-name").expect("now it is warm"), b"value");
+    let metrics = |node: &Node, code: i32| {
+        let outcome = node.metrics();
+        assert_eq!(outcome.code, code, "{outcome:?}");
+        assert!(!outcome.stdout.contains("canary") && !outcome.stdout.contains("web"), "{outcome:?}");
+        // What node_exporter reads: comments, and names with a number.
+        let samples = outcome.stdout.lines().filter(|line| !line.starts_with('#'));
+        let sample = |line: &str| {
+            let (name, value) = line.split_once(' ').expect("a name and a value");
+            (name.to_owned(), value.parse::<f64>().expect("a number"))
+        };
+        samples.map(sample).collect::<BTreeMap<_, _>>()
+    };
+    let up = metrics(&node, 0);
+    for (name, value) in [
+        ("up", 1.0),
+        ("connected", 1.0),
+        ("stale_seconds", 0.0),
+        ("max_stale_seconds", 7200.0),
+        ("clock_ahead_seconds", 0.0),
+        ("targets", 1.0),
+        ("cached_values", 1.0),
+        ("cached_bytes", 5.0),
+        ("cache_misses_total", 1.0),
+        ("mounts_served", 1.0),
+        ("open_files", 0.0),
+        ("pinned_versions", 0.0),
+        ("trouble", 0.0),
+        ("predecessors_total", 0.0),
+        ("workers_replaced_total", 0.0),
+        ("refusing", 0.0),
+    ] {
+        assert_eq!(up.get(&format!("secretfs_node_{name}")), Some(&value), "{name} in {up:?}");
+    }
+    let expiry =
+        up["secretfs_node_certificate_expiry_timestamp_seconds"] - Timestamp::now().as_second() as f64;
+    assert!((86_000.0..86_401.0).contains(&expiry), "{expiry}");
+    site.manager.stop();
+    deadline::eventually("the outage shows", || {
+        let down = metrics(&node, 0);
+        down["secretfs_node_connected"] == 0.0 && down["secretfs_node_stale_seconds"] >= 1.0
+    });
+    node.stop();
+    assert_eq!(metrics(&node, 5).get("secretfs_node_up"), Some(&0.0));
 }
 
 fn a_lost_root_key_comes_back_from_the_recovery_key() {

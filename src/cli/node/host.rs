@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 use super::super::config::ConfigFile;
 use super::super::error::Failure;
 use super::super::{Global, connect, output};
-use super::status;
+use super::{metrics, status};
 use crate::client::describe_clock;
 use crate::holder::{Settings, control};
 use crate::node::{self, MountConfig, StateDirectory, StateError};
@@ -35,6 +35,11 @@ pub(in crate::cli) enum HostCommand {
     /// Show how the node daemon on this host does
     #[command(after_help = "Example:\n  secretfs node status --json")]
     Status(StatusArgs),
+    /// Print how the node daemon on this host does, for Prometheus
+    #[command(after_help = "Example, for node_exporter's textfile collector:\n  \
+        secretfs node metrics > /var/lib/node_exporter/secretfs.prom.new; \\\n  \
+        mv /var/lib/node_exporter/secretfs.prom.new /var/lib/node_exporter/secretfs.prom")]
+    Metrics(StatusArgs),
     /// Serve from another version of this program, without a read failing
     #[command(after_help = "Example:\n  secretfs node upgrade\n  secretfs node upgrade --program ./secretfs")]
     Upgrade(UpgradeArgs),
@@ -114,6 +119,7 @@ pub(super) async fn run(command: HostCommand, global: &Global, file: ConfigFile)
         HostCommand::Join(args) => join(args, global, file).await,
         HostCommand::Run(args) => run_daemon(args, global, file),
         HostCommand::Status(args) => status::run(args, global, file).await,
+        HostCommand::Metrics(args) => metrics::run(args, file).await,
         HostCommand::Upgrade(args) => upgrade(args, global, file).await,
     }
 }

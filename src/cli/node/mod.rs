@@ -1,4 +1,5 @@
 mod host;
+mod metrics;
 mod status;
 
 use std::time::Duration;

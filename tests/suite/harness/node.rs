@@ -201,6 +201,11 @@ impl Node {
         serde_json::from_str(&outcome.stdout).expect("JSON")
     }
 
+    /// Runs `secretfs node metrics`.
+    pub(crate) fn metrics(&self) -> Outcome {
+        Operator::new(&self.config(), None, &self.logs).run(&["node", "metrics"])
+    }
+
     fn ask_status(&self) -> Outcome {
         Operator::new(&self.config(), None, &self.logs).run(&["node", "status", "--json"])
     }

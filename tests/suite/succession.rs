@@ -224,6 +224,12 @@ fn a_reader_can_be_killed_while_nobody_serves() {
     // Nobody takes over, and nobody refuses: the holder itself stands still.
     node.signal(holder.pid, Signal::STOP);
     node.signal(holder.active, Signal::KILL);
+    // One that dies with the request in hand leaves a reader that only the next worker can free.
+    deadline::eventually("the worker has ended", || {
+        let tasks = fs::read_dir(format!("/proc/{}/task", holder.active)).map(Iterator::count);
+        let status = fs::read_to_string(format!("/proc/{}/status", holder.active)).unwrap_or_default();
+        tasks.is_ok_and(|tasks| tasks == 1) && status.contains("State:\tZ")
+    });
     let mut reader = std::process::Command::new("cat").arg(node.path("web/key")).spawn().expect("cat");
     deadline::eventually("it waits in the kernel", || {
         fs::read_to_string(format!("/proc/{}/wchan", reader.id()))

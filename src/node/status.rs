@@ -40,7 +40,8 @@ pub(crate) struct NodeStatus {
     pub(crate) connected: bool,
     /// Since when it is down.
     pub(crate) stale_since: Option<Timestamp>,
-    /// How many seconds values are served at most while it is.
+    /// How many seconds values are served at most while it is; 0 from a worker that does not tell yet.
+    #[serde(default)]
     pub(crate) max_stale_seconds: u64,
     /// Why the change stream is down.
     pub(crate) reason: Option<String>,

@@ -102,6 +102,14 @@ ids! {
     SessionId = "session";
 }
 
+impl VersionId {
+    /// The id of content that is made from other content: the same wherever it is made, and another
+    /// one when a digest over what it is made from is another.
+    pub(crate) fn of_digest(digest: [u8; 8]) -> Self {
+        Self((u64::from_be_bytes(digest) >> 1).max(1))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -15,6 +15,7 @@ mod name;
 mod ownership;
 mod secret;
 pub mod stream;
+pub mod template;
 mod token;
 
 /// How far the clock of a node or an operator may be behind the manager's: certificates are valid from so

@@ -30,6 +30,14 @@ pub(crate) enum SourceError {
     /// What came is not what the manifest promised.
     #[error("the manager's answer does not fit its manifest: {0}")]
     Inconsistent(String),
+    /// Of what a template is made from, something cannot stand in a file.
+    #[error("template {entry} cannot be rendered: {reason}")]
+    Unrendered {
+        /// Service and target.
+        entry: String,
+        /// Why.
+        reason: String,
+    },
     /// It came, and there is no memory for it.
     #[error("open files hold all the memory that there is for values")]
     NoRoom,
@@ -37,7 +45,7 @@ pub(crate) enum SourceError {
 
 /// Gives values. The production source asks the manager over HTTP/2; tests have their own.
 pub(crate) trait SecretSource: Send + Sync + 'static {
-    /// Fetches one value.
+    /// Fetches one value of an attached secret.
     ///
     /// The future must end by itself, also when the manager hangs: whoever implements this bounds
     /// the wait.

@@ -3,8 +3,8 @@
 use axum::Json;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
-use secretfs_wire::ServiceName;
 use secretfs_wire::api::{ApiError, ErrorBody, ErrorCode};
+use secretfs_wire::{ServiceName, TargetName};
 
 use crate::keys::KeyError;
 use crate::store::StoreError;
@@ -35,8 +35,10 @@ pub(crate) enum Error {
     NotEmpty { name: String, what: &'static str },
     #[error("secret {name} is attached to {}", list(.by))]
     Attached { name: String, by: Vec<ServiceName> },
-    #[error("target {target} of this service holds another secret")]
+    #[error("target {target} of this service holds something else")]
     TargetTaken { target: String },
+    #[error("secret {name} is used by template {} of this service", list(.by))]
+    InTemplates { name: String, by: Vec<TargetName> },
     #[error("node {name} is revoked for good")]
     Revoked { name: String },
     #[error("secret {name} was changed by somebody else at the same time")]
@@ -56,8 +58,8 @@ pub(crate) enum Error {
 /// The cause behind a failure, for the log.
 pub(crate) type Cause = Box<dyn std::error::Error + Send + Sync>;
 
-fn list(names: &[ServiceName]) -> String {
-    names.iter().map(ServiceName::as_str).collect::<Vec<_>>().join(", ")
+fn list(names: &[impl ToString]) -> String {
+    names.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 impl Error {
@@ -76,6 +78,7 @@ impl Error {
             | Self::NotEmpty { .. }
             | Self::Attached { .. }
             | Self::TargetTaken { .. }
+            | Self::InTemplates { .. }
             | Self::Revoked { .. }
             | Self::Raced { .. } => (ErrorCode::Conflict, StatusCode::CONFLICT),
             Self::Superseded => (ErrorCode::Superseded, StatusCode::CONFLICT),
@@ -92,7 +95,10 @@ impl Error {
             Self::PendingApproval => "ask an operator for `secretfs node approve`",
             Self::NotEmpty { .. } => "remove that first",
             Self::Attached { .. } => "detach it first with `secretfs service detach`",
-            Self::TargetTaken { .. } => "detach that first, or choose another target",
+            Self::TargetTaken { .. } => "remove that first, or choose another target",
+            Self::InTemplates { .. } => {
+                "change or remove the template first with `secretfs service template`"
+            }
             Self::Revoked { .. } => "remove it and join again with a new token",
             Self::Raced { .. } => "look at it and try again",
             Self::SessionUnknown => "begin a new session",
@@ -120,6 +126,8 @@ impl From<StoreError> for Error {
             StoreError::NotEmpty { name, what } => Self::NotEmpty { name, what },
             StoreError::Attached { name, by } => Self::Attached { name, by },
             StoreError::TargetTaken { target } => Self::TargetTaken { target },
+            StoreError::InTemplates { name, by } => Self::InTemplates { name, by },
+            StoreError::InputMissing { .. } => Self::Invalid(error.to_string()),
             StoreError::Revoked { name } => Self::Revoked { name },
             StoreError::Raced { name } => Self::Raced { name },
             StoreError::NoEarlierVersion { .. } => Self::Invalid(error.to_string()),

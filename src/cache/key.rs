@@ -1,6 +1,6 @@
 //! What a value is found by.
 
-use secretfs_wire::manifest::Manifest;
+use secretfs_wire::manifest::{Manifest, Target};
 use secretfs_wire::{ServiceName, TargetName, VersionId};
 
 use crate::source::ValueRequest;
@@ -35,12 +35,22 @@ impl Key {
 
     /// Whether a manifest grants this version, as the current one.
     pub(super) fn is_granted(&self, manifest: &Manifest) -> bool {
-        self.granted_size(manifest).is_some()
+        self.details(manifest).is_some()
     }
 
-    /// The size that a manifest promises for this version, if it grants it.
-    pub(super) fn granted_size(&self, manifest: &Manifest) -> Option<usize> {
+    /// Whether a manifest grants this version with so many bytes.
+    pub(super) fn is_granted_with(&self, manifest: &Manifest, length: usize) -> bool {
+        self.details(manifest)
+            .is_some_and(|details| details.size().is_none_or(|promised| promised as usize == length))
+    }
+
+    /// Whether a manifest grants this version and it is rendered here.
+    pub(super) fn is_rendered(&self, manifest: &Manifest) -> bool {
+        self.details(manifest).is_some_and(|details| details.attached().is_none())
+    }
+
+    fn details<'a>(&self, manifest: &'a Manifest) -> Option<&'a Target> {
         let details = manifest.target(&self.service, &self.target)?;
-        (details.version_id == self.version).then_some(details.size as usize)
+        (details.version_id == self.version).then_some(details)
     }
 }

@@ -3,6 +3,7 @@
 mod arena;
 mod key;
 mod left_behind;
+mod rendering;
 mod shelf;
 mod status;
 #[cfg(test)]
@@ -13,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::future::{BoxFuture, Shared};
 use futures::{FutureExt, StreamExt as _};
-use secretfs_wire::manifest::Manifest;
+use secretfs_wire::manifest::{Content, Manifest};
 use secretfs_wire::{SecretBytes, VersionId};
 use tokio::runtime::Handle;
 
@@ -41,7 +42,9 @@ const AHEAD_AT_ONCE: usize = 4;
 /// A value is fetched once, however many wait for it, and the fetch ends even when all who waited
 /// have gone, so that the next one finds it. Failures are not kept. Only what the last manifest
 /// grants is kept: the rest is dropped, and so wiped when the last open file lets go of it. The values
-/// themselves are in an [`Arena`], which outlives the cache if its process is killed.
+/// themselves are in an [`Arena`], which outlives the cache if its process is killed. A clone is the
+/// same cache.
+#[derive(Clone)]
 pub(crate) struct ValueCache {
     source: Arc<dyn SecretSource>,
     arena: Arc<Arena>,
@@ -58,6 +61,8 @@ struct State {
     shelf: Shelf,
     flights: HashMap<Key, Flight>,
     granted: Arc<Manifest>,
+    /// The sizes of templates that have been rendered, also when the values had to make room.
+    rendered: HashMap<Key, u32>,
     counters: Counters,
 }
 
@@ -81,6 +86,7 @@ impl ValueCache {
             shelf: Shelf::new(capacity),
             flights: HashMap::new(),
             granted: Arc::default(),
+            rendered: HashMap::new(),
             counters: Counters::default(),
         };
         Arc::new(Self { source, arena, runtime, shared: Arc::new(Mutex::new(state)) })
@@ -131,8 +137,11 @@ impl ValueCache {
     /// A task of its own, so that it lands even when all who waited have gone. It cannot land before
     /// it is on the list of flights: landing takes the lock that the caller holds.
     fn launch(&self, key: Key, request: ValueRequest) -> Flight {
-        let size = request.details.size as usize;
-        let fetch = self.source.fetch(request);
+        let size = request.details.size();
+        let fetch = match &request.details.content {
+            Content::Template(recipe) => self.render(&request, recipe.clone()),
+            Content::Secret(_) => self.source.fetch(request),
+        };
         let landing = Landing { key, arena: self.arena.clone(), shared: self.shared.clone() };
         let task = self.runtime.spawn(async move {
             let fetched = fetch.await.and_then(|value| check_size(value, size));
@@ -153,6 +162,7 @@ impl ValueCache {
     pub(crate) fn retain(self: &Arc<Self>, granted: &Arc<Manifest>) {
         let mut state = lock(&self.shared);
         state.granted = granted.clone();
+        state.rendered.retain(|key, _| key.is_granted(granted));
         let dropped = state.shelf.retain(|key| key.is_granted(granted));
         // Wiping is nothing to keep readers waiting for.
         drop(state);
@@ -183,8 +193,8 @@ impl ValueCache {
         let mut state = lock(&self.shared);
         let mut dropped = Vec::new();
         for (key, value) in values {
-            if key.granted_size(&state.granted) == Some(value.len()) {
-                dropped.extend(state.shelf.put(key, value));
+            if key.is_granted_with(&state.granted, value.len()) {
+                dropped.extend(state.keep(key, value));
             } else {
                 dropped.push(value);
             }
@@ -197,6 +207,16 @@ impl ValueCache {
     pub(crate) fn status(&self) -> CacheStatus {
         let state = lock(&self.shared);
         state.counters.status(&state.shelf)
+    }
+}
+
+impl State {
+    /// Puts a value onto the shelf. Returns what had to go.
+    fn keep(&mut self, key: Key, value: Arc<Value>) -> Vec<Arc<Value>> {
+        if key.is_rendered(&self.granted) {
+            self.rendered.insert(key.clone(), value.len() as u32);
+        }
+        self.shelf.put(key, value)
     }
 }
 
@@ -228,9 +248,7 @@ impl Landing {
         let mut state = lock(&self.shared);
         let dropped = match outcome {
             // What was revoked while it was on its way is given to who asked, and not kept.
-            Ok(value) if self.key.is_granted(&state.granted) => {
-                state.shelf.put(self.key.clone(), value.clone())
-            }
+            Ok(value) if self.key.is_granted(&state.granted) => state.keep(self.key.clone(), value.clone()),
             Ok(_) => Vec::new(),
             Err(error) => {
                 state.counters.failed(error.clone());
@@ -248,13 +266,16 @@ impl Drop for Landing {
     }
 }
 
-/// A size that differs from what `stat` showed would be read short or past its end.
-fn check_size(value: SecretBytes, promised: usize) -> Result<SecretBytes, SourceError> {
+/// A size that differs from what `stat` showed would be read short or past its end. Of a template
+/// nothing was promised.
+fn check_size(value: SecretBytes, promised: Option<u32>) -> Result<SecretBytes, SourceError> {
     let got = value.len();
-    if got == promised {
-        return Ok(value);
+    match promised {
+        Some(promised) if promised as usize != got => {
+            Err(SourceError::Inconsistent(format!("{got} bytes came where {promised} were promised")))
+        }
+        _ => Ok(value),
     }
-    Err(SourceError::Inconsistent(format!("{got} bytes came where {promised} were promised")))
 }
 
 /// No half-done state is visible between two statements, so a poisoned lock is as good as any.

@@ -28,6 +28,9 @@ pub(crate) enum FsError {
     /// What the manager sent does not fit its manifest.
     #[error("{0}")]
     Inconsistent(SourceError),
+    /// What came cannot be made into the file that a template says.
+    #[error("{0}")]
+    Unrendered(SourceError),
     /// Nothing came before the deadline of the request.
     #[error("nothing is cached and no answer came before the deadline")]
     TimedOut,
@@ -67,6 +70,7 @@ impl FsError {
             // a program can do nothing better with ESTALE or ETIMEDOUT, which many never expect.
             Self::Unreachable(_)
             | Self::Inconsistent(_)
+            | Self::Unrendered(_)
             | Self::TimedOut
             | Self::Stale
             | Self::CertificateEnded
@@ -85,6 +89,7 @@ impl From<SourceError> for FsError {
             // Whoever asks again after `Superseded` does so before it comes to this.
             SourceError::Unreachable(_) | SourceError::Superseded => Self::Unreachable(error),
             SourceError::Inconsistent(_) => Self::Inconsistent(error),
+            SourceError::Unrendered { .. } => Self::Unrendered(error),
             SourceError::NoRoom => Self::NoRoom(error),
         }
     }
@@ -106,6 +111,7 @@ mod tests {
             (SourceError::Unreachable(text()).into(), Errno::IO),
             (SourceError::Superseded.into(), Errno::IO),
             (SourceError::Inconsistent(text()).into(), Errno::IO),
+            (SourceError::Unrendered { entry: text(), reason: text() }.into(), Errno::IO),
             (FsError::TimedOut, Errno::IO),
             (FsError::Stale, Errno::IO),
             (FsError::Revoked, Errno::ACCESS),

@@ -42,7 +42,7 @@ pub(crate) use self::handles::{Handle, Handles};
 pub(crate) use self::inode::{Inode, InodeKey};
 pub(crate) use self::request::RequestId;
 pub(crate) use self::tree::{Attributes, Entry, Kind, Layout};
-use self::tree::{File, Tree};
+use self::tree::{File, Node, Tree};
 pub(crate) use self::trouble::Trouble;
 use self::trouble::Troubles;
 use crate::cache::{Slice, Value, ValueCache};
@@ -161,12 +161,24 @@ impl FileSystem {
 
     /// What a directory has under a name.
     pub(crate) fn lookup(&self, parent: Inode, name: &str) -> Result<Attributes, FsError> {
-        Ok(*self.tree.load().lookup(parent, name)?.attributes())
+        Ok(self.shown(self.tree.load().lookup(parent, name)?))
     }
 
     /// What `stat` shows. Of an open file too it is the current version's.
     pub(crate) fn attributes(&self, inode: Inode) -> Result<Attributes, FsError> {
-        Ok(*self.tree.load().node(inode)?.attributes())
+        Ok(self.shown(self.tree.load().node(inode)?))
+    }
+
+    /// What the tree says, and of a template what is known since.
+    fn shown(&self, node: &Node) -> Attributes {
+        let mut attributes = *node.attributes();
+        if let Node::File(file) = node
+            && !attributes.settled
+            && let Some(size) = self.cache.size(&file.request)
+        {
+            (attributes.size, attributes.settled) = (size.into(), true);
+        }
+        attributes
     }
 
     /// Hands the entries of a directory behind `place` to `each`, with their places, until it says

@@ -1,16 +1,14 @@
 //! Manifests for tests.
 
 use jiff::Timestamp;
-use secretfs_wire::manifest::{Manifest, Target};
+use secretfs_wire::manifest::{Attached, Content, Manifest, Target};
 use secretfs_wire::{Ownership, VersionId};
 
 /// A target whose version has this id and this many bytes.
 pub(crate) fn target(version: u64, size: u32) -> Target {
     Target {
-        secret: "secret".parse().expect("a name"),
-        version,
         version_id: VersionId::from_u64(version).expect("an id"),
-        size,
+        content: Content::Secret(Attached { secret: "secret".parse().expect("a name"), version, size }),
         ownership: Ownership::default(),
         modified: Timestamp::UNIX_EPOCH,
     }

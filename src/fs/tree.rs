@@ -28,8 +28,11 @@ pub(crate) struct Attributes {
     pub(crate) inode: Inode,
     /// File or directory.
     pub(crate) kind: Kind,
-    /// Bytes in the current version; 0 for a directory.
+    /// Bytes in the current version; 0 for a directory, and for a template that has not been rendered.
     pub(crate) size: u64,
+    /// Whether all this holds until a [`Change`](super::Change) is told. The size of a template becomes
+    /// known without one.
+    pub(crate) settled: bool,
     /// The owner's user id.
     pub(crate) uid: u32,
     /// The owner's group id.
@@ -269,7 +272,8 @@ impl File {
         let attributes = Attributes {
             inode,
             kind: Kind::File,
-            size: details.size.into(),
+            size: details.size().unwrap_or(0).into(),
+            settled: details.size().is_some(),
             uid: details.ownership.uid,
             gid: details.ownership.gid,
             mode: details.ownership.mode.bits(),
@@ -288,6 +292,7 @@ impl Directory {
             inode,
             kind: Kind::Directory,
             size: 0,
+            settled: true,
             uid: 0,
             gid: 0,
             mode: 0o555,

@@ -4,7 +4,7 @@ use super::error::FsError;
 use super::freshness::Freshness;
 use super::tree::Node;
 
-/// The number of the current version.
+/// The number of the current version. A template has none: it changes with each of several secrets.
 const VERSION: &str = "user.secretfs.version";
 /// Since when the version is last known good rather than current; absent while it is current.
 const STALE_SINCE: &str = "user.secretfs.stale_since";
@@ -13,7 +13,8 @@ pub(super) fn get(node: &Node, freshness: &Freshness, name: &[u8]) -> Result<Str
     if let Node::File(file) = node
         && name == VERSION.as_bytes()
     {
-        return Ok(file.request.details.version.to_string());
+        let attached = file.request.details.attached().ok_or(FsError::NoAttribute)?;
+        return Ok(attached.version.to_string());
     }
     if name == STALE_SINCE.as_bytes() {
         // RFC 3339, to the second: nobody knows better when a silence began.
@@ -24,12 +25,12 @@ pub(super) fn get(node: &Node, freshness: &Freshness, name: &[u8]) -> Result<Str
 
 /// The names, each ended by a zero byte, as the system call has them.
 pub(super) fn list(node: &Node, freshness: &Freshness) -> Vec<u8> {
-    let names: &[&str] = match (node, freshness.stale_since()) {
-        (Node::Directory(_), None) => &[],
-        // Is a file that is missing not granted, or has nobody said so yet?
-        (Node::Directory(_), Some(_)) => &[STALE_SINCE],
-        (Node::File(_), None) => &[VERSION],
-        (Node::File(_), Some(_)) => &[VERSION, STALE_SINCE],
+    let version = match node {
+        Node::File(file) => file.request.details.attached().map(|_| VERSION),
+        Node::Directory(_) => None,
     };
-    names.iter().flat_map(|name| [name.as_bytes(), b"\0"]).flatten().copied().collect()
+    // Of a directory too: is a file that is missing not granted, or has nobody said so yet?
+    let stale_since = freshness.stale_since().map(|_| STALE_SINCE);
+    let names = version.into_iter().chain(stale_since);
+    names.flat_map(|name| [name.as_bytes(), b"\0"]).flatten().copied().collect()
 }

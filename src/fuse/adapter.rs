@@ -94,14 +94,17 @@ impl Filesystem for Adapter {
             None => (found, TTL),
         };
         match found {
-            Ok(attributes) => reply.entry(&remembered, &file_attr(&attributes), GENERATION),
+            Ok(attributes) => {
+                let remembered = remembered.min(ttl(&attributes));
+                reply.entry(&remembered, &file_attr(&attributes), GENERATION);
+            }
             Err(error) => reply.error(errno(&error)),
         }
     }
 
     fn getattr(&self, request: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
         let Some(_entry) = self.enter(request) else { return reply.error(Errno::EIO) };
-        let found = self.fs.attributes(inode(ino)).map(|attributes| (attributes, TTL));
+        let found = self.fs.attributes(inode(ino)).map(|attributes| (attributes, ttl(&attributes)));
         let gone = || self.doing(request)?.gone(inode(ino));
         match found.or_else(|error| gone().ok_or(error)) {
             Ok((attributes, remembered)) => reply.attr(&remembered, &file_attr(&attributes)),
@@ -359,6 +362,11 @@ pub(super) fn file_attr(attributes: &Attributes) -> FileAttr {
         blksize: 4096,
         flags: 0,
     }
+}
+
+/// The kernel asks again, each time, for what it will not be told.
+const fn ttl(attributes: &Attributes) -> Duration {
+    if attributes.settled { TTL } else { Duration::ZERO }
 }
 
 const fn file_type(kind: Kind) -> FileType {

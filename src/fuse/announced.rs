@@ -97,5 +97,15 @@ const fn gone(inode: Inode, kind: Kind) -> Attributes {
         Kind::File => (0, 1),
         Kind::Directory => (0o555, 2),
     };
-    Attributes { inode, kind, size: 0, uid: 0, gid: 0, mode, links, modified: Timestamp::UNIX_EPOCH }
+    Attributes {
+        inode,
+        kind,
+        size: 0,
+        settled: true,
+        uid: 0,
+        gid: 0,
+        mode,
+        links,
+        modified: Timestamp::UNIX_EPOCH,
+    }
 }

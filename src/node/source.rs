@@ -73,8 +73,11 @@ impl Inner {
         session: &OpenSession,
         request: &ValueRequest,
     ) -> Result<SecretBytes, FetchError> {
-        let salt = Salt::random().map_err(|error| FetchError::Unopened(error.to_string()))?;
         let details = &request.details;
+        let attached = details
+            .attached()
+            .ok_or_else(|| FetchError::Unopened("a template is not the manager's to give".to_owned()))?;
+        let salt = Salt::random().map_err(|error| FetchError::Unopened(error.to_string()))?;
         let envelope = self
             .client
             .load_full()
@@ -91,8 +94,8 @@ impl Inner {
             node: &self.node,
             service: &request.service,
             target: &request.target,
-            secret: &details.secret,
-            version: details.version,
+            secret: &attached.secret,
+            version: attached.version,
             version_id: details.version_id,
             ownership: details.ownership,
         };

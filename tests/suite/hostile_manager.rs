@@ -41,8 +41,8 @@ fn a_manifests_bad_entries_are_left_out_by_name_and_the_rest_works() {
     ];
     let bad = targets.len() - 2;
     let others = vec![
-        RawService { name: "..".to_owned(), targets: vec![] },
-        RawService { name: "web".to_owned(), targets: vec![target("second_web", 5)] },
+        RawService { name: "..".to_owned(), targets: vec![], templates: vec![] },
+        RawService { name: "web".to_owned(), targets: vec![target("second_web", 5)], templates: vec![] },
     ];
     let answers =
         [("good", Answer::Value(b"value".to_vec())), ("also_good", Answer::Value(b"four".to_vec()))];

@@ -7,6 +7,7 @@ use axum::body::Body;
 use axum::extract::{FromRequest, Request};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http_body_util::BodyExt as _;
+use secretfs_wire::template::TEMPLATE_MAX_BYTES;
 use secretfs_wire::{SECRET_MAX_BYTES, SecretBytes};
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
@@ -54,6 +55,19 @@ impl FromRequest<Arc<App>> for Value {
         // The buffer itself moves on; what stays behind to be wiped is empty.
         let value = SecretBytes::new(std::mem::take(&mut *bytes));
         value.map(|value| Self(Some(value))).map_err(|error| Error::Invalid(error.to_string()))
+    }
+}
+
+/// The text of a template as the raw body.
+pub(super) struct Text(pub(super) String);
+
+impl FromRequest<Arc<App>> for Text {
+    type Rejection = Error;
+
+    async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, Error> {
+        let mut bytes = read(request, TEMPLATE_MAX_BYTES, app.config.request_timeout).await?;
+        let text = String::from_utf8(std::mem::take(&mut *bytes));
+        text.map(Self).map_err(|_| Error::Invalid("a template is UTF-8 text".to_owned()))
     }
 }
 

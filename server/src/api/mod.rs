@@ -11,6 +11,7 @@ mod nodes;
 mod secrets;
 mod services;
 mod system;
+mod templates;
 #[cfg(test)]
 mod tests;
 
@@ -46,6 +47,7 @@ fn table() -> Vec<(Access, Routes)> {
         (Operator, routes!(services::attach)),
         (Operator, routes!(services::detach)),
         (Operator, routes!(services::assign, services::unassign)),
+        (Operator, routes!(templates::show, templates::set, templates::remove)),
         (Operator, routes!(nodes::list)),
         (Operator, routes!(nodes::inspect, nodes::remove)),
         (Operator, routes!(nodes::approve)),

@@ -11,6 +11,7 @@ mod secrets;
 mod services;
 mod sessions;
 mod stream;
+mod templates;
 #[cfg(test)]
 mod tests;
 mod usage;

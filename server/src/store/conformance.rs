@@ -4,11 +4,12 @@ use std::collections::{BTreeSet, HashMap};
 
 use jiff::{SignedDuration, Timestamp};
 use secretfs_wire::api::{Assignment, Attachment, ChangeLabels, Environment, NodeState, TokenState};
+use secretfs_wire::template::Template;
 use secretfs_wire::{
     EnvironmentName, Labels, Mode, NodeId, NodeName, Ownership, SecretName, ServiceName, VersionId,
 };
 
-use super::{NewNode, NewSecret, NewToken, NewVersion, NodeRecord, Store, StoreError};
+use super::{NewNode, NewSecret, NewTemplate, NewToken, NewVersion, NodeRecord, Store, StoreError};
 use crate::keys::SealedVersion;
 
 fn name<T: std::str::FromStr>(text: &str) -> T {
@@ -34,6 +35,7 @@ pub(super) async fn check(store: &dyn Store) {
     environments(store).await;
     versions(store).await;
     attachments(store).await;
+    templates(store).await;
     visibility(store).await;
     revisions(store).await;
     tokens(store).await;
@@ -199,6 +201,84 @@ async fn attachments(store: &dyn Store) {
     store.unassign(&prod, &web, &on_node).await.expect("unassigned");
     let absent = store.unassign(&prod, &web, &on_node).await;
     assert!(matches!(absent, Err(StoreError::Missing { .. })), "{absent:?}");
+}
+
+async fn templates(store: &dyn Store) {
+    let prod = environment(store, "templates").await;
+    let db = secret(store, &prod, "db").await;
+    let web = service(store, &prod, "web").await;
+    let attachment =
+        Attachment { target: name("password"), secret: db.clone(), ownership: Ownership::default() };
+    store.attach(&prod, &web, &attachment, at(3)).await.expect("attached");
+    let set = async |target: &str, text: &str, uid: u32, seconds: i64| {
+        let template = Template::parse(text).expect("a template");
+        let ownership = Ownership { uid, ..Ownership::default() };
+        let new = NewTemplate { target: &name(target), template: &template, ownership };
+        store.set_template(&prod, &web, new, at(seconds)).await
+    };
+    let text = "{{ secrets.password }}";
+    let first = set("app.conf", text, 5, 10).await.expect("set");
+    assert_eq!((first.text.as_str(), first.template.changed), (text, at(10)));
+    assert_eq!(
+        (first.template.inputs.as_slice(), first.template.ownership.uid),
+        (&[name("password")][..], 5)
+    );
+    assert_eq!(set("app.conf", text, 5, 11).await.expect("is already"), first);
+    assert_eq!(store.template(&prod, &web, &name("app.conf")).await.expect("it"), first);
+    assert_eq!(store.service(&prod, &web).await.expect("details").templates, [first.template.clone()]);
+
+    let missing = set("app.conf", "{{ secrets.absent }}", 5, 12).await;
+    assert!(matches!(missing, Err(StoreError::InputMissing { input }) if input == name("absent")));
+    let taken = set("password", text, 5, 12).await;
+    assert!(matches!(taken, Err(StoreError::TargetTaken { .. })), "{taken:?}");
+    let nested = set("other", "{{ secrets['app.conf'] }}", 5, 12).await;
+    assert!(matches!(nested, Err(StoreError::InputMissing { .. })), "no template of a template: {nested:?}");
+    let taken = Attachment { target: name("app.conf"), ..attachment.clone() };
+    let taken = store.attach(&prod, &web, &taken, at(12)).await;
+    assert!(matches!(taken, Err(StoreError::TargetTaken { .. })), "{taken:?}");
+
+    // What a template is made from stays. Nothing is detached when one of several may not be.
+    let spare = Attachment { target: name("a-spare"), ..attachment.clone() };
+    store.attach(&prod, &web, &spare, at(13)).await.expect("attached");
+    for target in [Some(name("password")), None] {
+        let used = store.detach(&prod, &web, &db, target.as_ref()).await;
+        assert!(matches!(used, Err(StoreError::InTemplates { by, .. }) if by == [name("app.conf")]));
+    }
+    store.detach(&prod, &web, &db, Some(&name("a-spare"))).await.expect("it was left, and is of no template");
+
+    // A node is told of it, with the time of whatever changed last.
+    let seen = async || {
+        let published = store.published(&prod).await.expect("what is published");
+        let [service] = published.services.as_slice() else { panic!("one service") };
+        let [template] = service.templates.as_slice() else { panic!("one template") };
+        assert_eq!(service.targets.len(), 1);
+        template.clone()
+    };
+    let raw = seen().await;
+    assert_eq!((raw.target.as_str(), raw.text.as_str(), raw.uid, raw.mode), ("app.conf", text, 5, 0o444));
+    assert_eq!(raw.modified, at(10));
+    store.add_version(&prod, &db, version(2, 20)).await.expect("rotated");
+    assert_eq!(seen().await.modified, at(20));
+    let revision = async || store.published(&prod).await.expect("what is published").revision;
+    let before = revision().await;
+    let changed = set("app.conf", "no secrets", 5, 30).await.expect("changed");
+    assert!(revision().await > before);
+    assert!(changed.template.inputs.is_empty());
+    assert_eq!((seen().await.modified, seen().await.text.as_str()), (at(30), "no secrets"));
+    store.detach(&prod, &web, &db, None).await.expect("no template is made from it any more");
+
+    let before = revision().await;
+    store.remove_template(&prod, &web, &name("app.conf")).await.expect("removed");
+    assert!(revision().await > before);
+    for gone in [
+        store.remove_template(&prod, &web, &name("app.conf")).await,
+        store.template(&prod, &web, &name("app.conf")).await.map(drop),
+    ] {
+        assert!(matches!(gone, Err(StoreError::Missing { kind: "template", .. })), "{gone:?}");
+    }
+    store.attach(&prod, &web, &attachment, at(40)).await.expect("attached");
+    set("app.conf", text, 5, 41).await.expect("set");
+    store.remove_service(&prod, &web).await.expect("removed with all that it has");
 }
 
 async fn visibility(store: &dyn Store) {

@@ -12,8 +12,9 @@ mod publication;
 mod secrets;
 mod services;
 mod sqlite;
+mod templates;
 
-use secretfs_wire::ServiceName;
+use secretfs_wire::{ServiceName, TargetName};
 
 use crate::error::Cause;
 
@@ -24,11 +25,12 @@ pub(crate) use publication::{Publication, Published};
 pub(crate) use secrets::{CurrentVersion, Delivery, NewSecret, NewVersion, Secrets};
 pub(crate) use services::Services;
 pub(crate) use sqlite::Sqlite;
+pub(crate) use templates::{NewTemplate, Templates};
 
 /// A database that the manager can live on.
-pub(crate) trait Store: Environments + Secrets + Services + Nodes + Publication {}
+pub(crate) trait Store: Environments + Secrets + Services + Templates + Nodes + Publication {}
 
-impl<S: Environments + Secrets + Services + Nodes + Publication> Store for S {}
+impl<S: Environments + Secrets + Services + Templates + Nodes + Publication> Store for S {}
 
 /// Why the store did not do what it was asked. The first group is the caller's to solve.
 #[derive(Debug, thiserror::Error)]
@@ -41,8 +43,12 @@ pub(crate) enum StoreError {
     NotEmpty { name: String, what: &'static str },
     #[error("secret {name} is still attached")]
     Attached { name: String, by: Vec<ServiceName> },
-    #[error("target {target} holds another secret")]
+    #[error("target {target} is taken")]
     TargetTaken { target: String },
+    #[error("target {input} is not attached")]
+    InputMissing { input: TargetName },
+    #[error("secret {name} is in use by templates")]
+    InTemplates { name: String, by: Vec<TargetName> },
     #[error("node {name} is revoked")]
     Revoked { name: String },
     #[error("secret {name} has been changed meanwhile")]

@@ -207,7 +207,7 @@ mod tests {
             mode: 0o444,
             modified: Timestamp::UNIX_EPOCH,
         };
-        RawService { name: name.to_owned(), targets: vec![target] }
+        RawService { name: name.to_owned(), targets: vec![target], templates: vec![] }
     }
 
     fn manifest(services: &BTreeMap<String, u64>) -> Vec<RawService> {

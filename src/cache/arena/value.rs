@@ -4,13 +4,15 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
+use secretfs_wire::SecretBytes;
+
 use super::Arena;
 use super::directory::Record;
 use super::packing;
 
 /// A value in the arena. It never changes.
 ///
-/// It cannot be copied whole, printed or serialized. Dropping it wipes it; a kill does not, so that
+/// It cannot be printed or serialized. Dropping it wipes it; a kill does not, so that
 /// the next worker finds it.
 pub(crate) struct Value {
     arena: Arc<Arena>,
@@ -34,6 +36,13 @@ impl Value {
     /// The number of its entry, by which the next worker finds it again.
     pub(crate) const fn entry(&self) -> u32 {
         self.entry
+    }
+
+    /// All of it, for a template. `None` never: an arena has no other lengths than a secret has.
+    pub(crate) fn secret(&self) -> Option<SecretBytes> {
+        let mut bytes = vec![0; self.len()];
+        packing::read(&self.arena.data[self.record.bytes()], 0, &mut bytes);
+        SecretBytes::new(bytes).ok()
     }
 
     /// A part of the value, as far as it goes.

@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use secretfs_wire::manifest::{Manifest, Target};
+use secretfs_wire::manifest::{Content, Manifest, Target};
 use secretfs_wire::{Ownership, VersionId};
 use tokio::runtime::Runtime;
 
@@ -313,10 +313,13 @@ impl World {
     fn show(&mut self, place: Place, number: impl Fn(u64) -> u64) {
         self.versions += 1;
         self.assigned.insert(place.0);
-        let old = self.shown.get(&place).map_or(0, |target| target.version);
+        let old = self.shown.get(&place).and_then(Target::attached).map_or(0, |attached| attached.version);
         let ownership = self.shown.get(&place).map(|target| target.ownership).unwrap_or_default();
         let id = VersionId::from_u64(self.versions).unwrap();
-        let new = Target { version: number(old), ownership, ..target(self.versions, value(id).len() as u32) };
+        let mut new = Target { ownership, ..target(self.versions, value(id).len() as u32) };
+        if let Content::Secret(attached) = &mut new.content {
+            attached.version = number(old);
+        }
         self.shown.insert(place, new);
         self.publish();
     }
@@ -421,7 +424,10 @@ impl World {
     fn lookup(&self, place: Place) {
         let found = self.inode(place).map(|inode| self.worker.fs.attributes(inode).expect("it was found"));
         let expected = self.shown.get(&place);
-        assert_eq!(found.map(|a| (a.size, a.uid)), expected.map(|t| (t.size.into(), t.ownership.uid)));
+        assert_eq!(
+            found.map(|a| (a.size, a.uid)),
+            expected.map(|t| (t.size().unwrap_or(0).into(), t.ownership.uid))
+        );
     }
 
     fn list(&self, service: usize) {

@@ -59,7 +59,7 @@ impl FakeManager {
         others: Vec<RawService>,
     ) -> Self {
         let authority = Arc::new(Authority::new());
-        let mut services = vec![RawService { name: "web".to_owned(), targets }];
+        let mut services = vec![RawService { name: "web".to_owned(), targets, templates: vec![] }];
         services.extend(others);
         let state = Arc::new(State {
             authority: authority.clone(),

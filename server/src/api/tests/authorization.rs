@@ -12,7 +12,7 @@ use crate::ca::{PeerCertificate, Subject};
 use crate::testing::{TestManager, node_peer, peer, read};
 
 /// Written out a second time: the routes' own table is what is tested.
-const ROUTES: [(&str, &str, Access); 33] = [
+const ROUTES: [(&str, &str, Access); 36] = [
     ("GET", "/metrics", Operator),
     ("GET", "/v1/environments", Operator),
     ("POST", "/v1/environments", Operator),
@@ -37,6 +37,9 @@ const ROUTES: [(&str, &str, Access); 33] = [
     ("DELETE", "/v1/environments/{environment}/services/{service}/assignments", Operator),
     ("POST", "/v1/environments/{environment}/services/{service}/attachments", Operator),
     ("DELETE", "/v1/environments/{environment}/services/{service}/attachments/{secret}", Operator),
+    ("GET", "/v1/environments/{environment}/services/{service}/templates/{target}", Operator),
+    ("PUT", "/v1/environments/{environment}/services/{service}/templates/{target}", Operator),
+    ("DELETE", "/v1/environments/{environment}/services/{service}/templates/{target}", Operator),
     ("GET", "/v1/environments/{environment}/tokens", Operator),
     ("POST", "/v1/environments/{environment}/tokens", Operator),
     ("POST", "/v1/join", Join),
@@ -74,7 +77,7 @@ async fn every_route_lets_in_whom_it_should() {
     let callers = callers(&manager).await;
     for (method, path, access) in rows {
         // Nothing of this name is there, so whoever is let through changes nothing.
-        let path = ["{environment}", "{secret}", "{service}", "{node}"]
+        let path = ["{environment}", "{secret}", "{service}", "{target}", "{node}"]
             .iter()
             .fold(path.to_owned(), |path, parameter| path.replace(parameter, "absent"));
         for (caller, certificate) in &callers {

@@ -129,7 +129,8 @@ async fn what_an_operator_put_in_a_node_gets_out() {
     prepare(&manager).await;
     let node = join(&manager, "node-a").await;
     let seen = target(&manager, &node).await;
-    assert_eq!((seen.version, seen.size, seen.ownership.uid), (1, 8, 33));
+    let attached = seen.attached().expect("a secret");
+    assert_eq!((attached.version, attached.size, seen.ownership.uid), (1, 8, 33));
 
     let (session, salt) = (session(&manager, &node).await, Salt::random().expect("a salt"));
     let answer = ask(&manager, &node, session.session, salt, ("web", "password", &seen)).await;

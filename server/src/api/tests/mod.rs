@@ -3,4 +3,5 @@
 mod authorization;
 mod delivery;
 mod refusals;
+mod templates;
 mod usage;

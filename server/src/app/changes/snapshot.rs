@@ -129,7 +129,7 @@ mod tests {
     }
 
     fn snapshot(revision: u64, services: &[&str], before: Option<&Snapshot>) -> Snapshot {
-        let raw = |name: &&str| RawService { name: (*name).to_owned(), targets: vec![] };
+        let raw = |name: &&str| RawService { name: (*name).to_owned(), targets: vec![], templates: vec![] };
         let assignments = ["a", "b"].map(|service| (name(service), Assignment::Node(name("node"))));
         let published = Published {
             revision,

@@ -6,6 +6,7 @@ mod nodes;
 mod publication;
 mod secrets;
 mod services;
+mod templates;
 
 use std::path::Path;
 use std::time::Duration;

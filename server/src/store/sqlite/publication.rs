@@ -6,8 +6,8 @@ use secretfs_wire::{EnvironmentName, Labels, NodeId, ServiceName, VersionId};
 use sqlx::Row as _;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
-use super::Sqlite;
 use super::columns::{Columns as _, integer};
+use super::{Sqlite, templates};
 use crate::store::{Assignments, Publication, Published, StoreError};
 
 #[async_trait]
@@ -76,7 +76,7 @@ async fn services(
          WHERE e.environment = ? ORDER BY a.target",
     )
     .bind(environment.as_str())
-    .fetch_all(connection)
+    .fetch_all(&mut *connection)
     .await?;
     for row in &rows {
         let service: ServiceName = row.parsed("service")?;
@@ -84,7 +84,13 @@ async fn services(
             targets.push(target(row)?);
         }
     }
-    Ok(services.into_iter().map(|(name, targets)| RawService { name: name.into(), targets }).collect())
+    let mut templates = templates::in_manifest(connection, environment).await?;
+    let services = services.into_iter().map(|(name, targets)| RawService {
+        templates: templates.remove(&name).unwrap_or_default(),
+        name: name.into(),
+        targets,
+    });
+    Ok(services.collect())
 }
 
 fn target(row: &SqliteRow) -> Result<RawTarget, StoreError> {

@@ -7,7 +7,7 @@ use sqlx::sqlite::SqliteConnection;
 
 use super::columns::{Columns as _, assignment_text};
 use super::secrets::secret_row_id;
-use super::{Sqlite, inserting, require_environment};
+use super::{Sqlite, inserting, require_environment, templates};
 use crate::store::{Services, StoreError};
 
 #[async_trait]
@@ -70,6 +70,7 @@ impl Services for Sqlite {
             name: name.clone(),
             created: row.time("created")?,
             attachments: attachments.iter().map(attachment).collect::<Result<_, StoreError>>()?,
+            templates: templates::of_service(&mut transaction, id).await?,
             assignments: assignments.iter().map(|row| row.assignment()).collect::<Result<_, _>>()?,
         })
     }
@@ -115,6 +116,9 @@ impl Services for Sqlite {
         let service = service_row_id(&mut transaction, environment, service).await?;
         let secret = secret_row_id(&mut transaction, environment, &attachment.secret).await?;
         let (target, ownership) = (&attachment.target, attachment.ownership);
+        if templates::is_template(&mut transaction, service, target).await? {
+            return Err(StoreError::TargetTaken { target: target.to_string() });
+        }
         let there =
             sqlx::query("SELECT secret, uid, gid, mode FROM attachments WHERE service = ? AND target = ?")
                 .bind(service)
@@ -158,15 +162,27 @@ impl Services for Sqlite {
         let service = service_row_id(&mut transaction, environment, service).await?;
         let id = secret_row_id(&mut transaction, environment, secret).await?;
         let gone = sqlx::query(
-            "DELETE FROM attachments WHERE service = ? AND secret = ? AND target = coalesce(?, target)",
+            "SELECT target FROM attachments WHERE service = ? AND secret = ? AND target = coalesce(?, target)",
         )
         .bind(service)
         .bind(id)
         .bind(target.map(TargetName::as_str))
-        .execute(&mut *transaction)
+        .fetch_all(&mut *transaction)
         .await?;
-        if gone.rows_affected() == 0 {
+        if gone.is_empty() {
             return Err(StoreError::missing("attachment of secret", secret));
+        }
+        for row in &gone {
+            let target: &str = row.try_get("target")?;
+            let by = templates::made_from(&mut transaction, service, target).await?;
+            if !by.is_empty() {
+                return Err(StoreError::InTemplates { name: secret.to_string(), by });
+            }
+            sqlx::query("DELETE FROM attachments WHERE service = ? AND target = ?")
+                .bind(service)
+                .bind(target)
+                .execute(&mut *transaction)
+                .await?;
         }
         Ok(transaction.commit().await?)
     }
@@ -214,7 +230,7 @@ impl Services for Sqlite {
     }
 }
 
-async fn service_row_id(
+pub(super) async fn service_row_id(
     connection: &mut SqliteConnection,
     environment: &EnvironmentName,
     name: &ServiceName,

@@ -18,11 +18,13 @@ pub use node::{
     RenewRequest, Renewed, Session, Token, TokenState,
 };
 pub use secret::{AttachedTo, Rollback, Rotated, Secret, SecretDetails, SecretVersion};
-pub use service::{Assignment, Attach, Attachment, Service, ServiceDetails};
+pub use service::{Assignment, Attach, Attachment, Service, ServiceDetails, Template, TemplateDetails};
 pub use system::{Health, HealthState};
 pub use usage::{HeldVersion, REPORT_MAX_VERSIONS, SecretUsage, UsageReport, VersionInUse};
 
 /// The media type of values and envelopes.
 pub const OCTET_STREAM: &str = "application/octet-stream";
+/// The media type of a template's text.
+pub const PLAIN_TEXT: &str = "text/plain; charset=utf-8";
 /// The media type of the change stream: one [`StreamMessage`](crate::stream::StreamMessage) as JSON in each line.
 pub const JSON_LINES: &str = "application/jsonl";

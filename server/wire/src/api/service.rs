@@ -29,6 +29,9 @@ pub struct ServiceDetails {
     pub created: Timestamp,
     /// Its attachments, by target.
     pub attachments: Vec<Attachment>,
+    /// Its templates, by target.
+    #[serde(default)]
+    pub templates: Vec<Template>,
     /// Where it runs.
     pub assignments: Vec<Assignment>,
 }
@@ -47,7 +50,7 @@ pub struct Attachment {
 }
 
 /// Asks to attach a secret to a service. An attachment of the same secret to the same target is
-/// changed; a target that holds another secret is a conflict.
+/// changed; a target that holds something else is a conflict.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Attach {
@@ -59,6 +62,33 @@ pub struct Attach {
     /// Who may read it on the node: 0, 0 and 0444 by default.
     #[serde(flatten)]
     pub ownership: Ownership,
+}
+
+/// A file that a service sees, made on the node from secrets that are attached to it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Template {
+    /// The file name.
+    pub target: TargetName,
+    /// The targets that it is made from.
+    pub inputs: Vec<TargetName>,
+    /// Who may read it on the node.
+    #[serde(flatten)]
+    pub ownership: Ownership,
+    /// When its text or its ownership was changed.
+    #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
+    pub changed: Timestamp,
+}
+
+/// A template with its text.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct TemplateDetails {
+    /// The template.
+    #[serde(flatten)]
+    pub template: Template,
+    /// What is rendered. It is configuration, and no secret.
+    pub text: String,
 }
 
 /// Where a service runs.

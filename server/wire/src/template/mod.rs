@@ -14,7 +14,7 @@ mod syntax;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use aws_lc_rs::digest;
@@ -32,7 +32,8 @@ const DOMAIN: &[u8] = b"secretfs template 1";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Template {
     text: Arc<str>,
-    inputs: BTreeSet<TargetName>,
+    /// With the line that names it first.
+    inputs: BTreeMap<TargetName, usize>,
 }
 
 /// Why a text is no template, or cannot be rendered. Displays no value and no part of one.
@@ -71,7 +72,7 @@ impl Template {
         // base64 of base64 of text.
         let value = || SecretBytes::new(b"WXpKYWVnPT0=".to_vec()).ok();
         let trial = |name: &TargetName| Some((name.clone(), value()?));
-        template.render(template.inputs.iter().filter_map(trial).collect())?;
+        template.render(template.inputs().filter_map(trial).collect())?;
         Ok(template)
     }
 
@@ -81,8 +82,14 @@ impl Template {
     }
 
     /// The targets whose values it is made from.
-    pub fn inputs(&self) -> &BTreeSet<TargetName> {
-        &self.inputs
+    pub fn inputs(&self) -> impl Iterator<Item = &TargetName> {
+        self.inputs.keys()
+    }
+
+    /// What to say of an input that is not there.
+    pub fn missing(&self, input: &TargetName) -> TemplateError {
+        let line = self.inputs.get(input).copied().unwrap_or(1);
+        TemplateError::At { line, problem: format!("no secret is attached to this service as {input}") }
     }
 
     /// The version that is rendered from these versions of the inputs. Whoever renders it comes to the

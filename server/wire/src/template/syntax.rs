@@ -1,6 +1,6 @@
 //! What a template may say, and which secrets it names.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use minijinja::machinery::ast::{CallArg, Expr, Filter, Stmt};
 use minijinja::machinery::{Token, parse, tokenize};
@@ -21,8 +21,8 @@ const TOKENS: usize = 128;
 /// How deep statements may stand in each other, for the same reason.
 const DEPTH: usize = 16;
 
-/// The targets that a text names, if all of it is allowed.
-pub(super) fn check(text: &str) -> Result<BTreeSet<TargetName>, TemplateError> {
+/// The targets that a text names and the line of each, if all of it is allowed.
+pub(super) fn check(text: &str) -> Result<BTreeMap<TargetName, usize>, TemplateError> {
     bound(text)?;
     let tree = parse(text, "template", syntax()).map_err(|error| malformed(&error))?;
     let mut inputs = Inputs::default();
@@ -71,9 +71,9 @@ fn bound(text: &str) -> Result<(), TemplateError> {
     Ok(())
 }
 
-/// What has been named so far.
+/// What has been named so far, and in which line first.
 #[derive(Default)]
-struct Inputs(BTreeSet<TargetName>);
+struct Inputs(BTreeMap<TargetName, usize>);
 
 impl Inputs {
     fn statements(&mut self, statements: &[Stmt<'_>]) -> Result<(), TemplateError> {
@@ -133,7 +133,7 @@ impl Inputs {
             }
             _ => match secret(expression)? {
                 Some(name) => {
-                    self.0.insert(name);
+                    self.0.entry(name).or_insert(line(expression));
                     Ok(())
                 }
                 None => plain(expression),

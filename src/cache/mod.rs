@@ -61,6 +61,8 @@ struct State {
     shelf: Shelf,
     flights: HashMap<Key, Flight>,
     granted: Arc<Manifest>,
+    /// The manifest that is about to be granted, if its templates are rendered ahead of that.
+    coming: Option<Arc<Manifest>>,
     /// The sizes of templates that have been rendered, also when the values had to make room.
     rendered: HashMap<Key, u32>,
     counters: Counters,
@@ -86,6 +88,7 @@ impl ValueCache {
             shelf: Shelf::new(capacity),
             flights: HashMap::new(),
             granted: Arc::default(),
+            coming: None,
             rendered: HashMap::new(),
             counters: Counters::default(),
         };
@@ -162,6 +165,7 @@ impl ValueCache {
     pub(crate) fn retain(self: &Arc<Self>, granted: &Arc<Manifest>) {
         let mut state = lock(&self.shared);
         state.granted = granted.clone();
+        state.coming = None;
         state.rendered.retain(|key, _| key.is_granted(granted));
         let dropped = state.shelf.retain(|key| key.is_granted(granted));
         // Wiping is nothing to keep readers waiting for.
@@ -174,12 +178,19 @@ impl ValueCache {
     }
 
     async fn fetch_ahead(self: Arc<Self>, requests: Vec<ValueRequest>) {
-        let fetches = futures::stream::iter(requests).for_each_concurrent(AHEAD_AT_ONCE, |request| {
-            let flight = self.fly(&mut lock(&self.shared), request);
+        let fetch = async |request: ValueRequest| {
+            let flight = {
+                let mut state = lock(&self.shared);
+                // What a template is made from is here already.
+                let is_here = state.shelf.get(&Key::of(&request)).is_some();
+                (!is_here).then(|| self.fly(&mut state, request))
+            };
             // If it fails, the next open asks again and says why.
-            flight.map(drop)
-        });
-        fetches.await;
+            if let Some(flight) = flight {
+                let _ = flight.await;
+            }
+        };
+        futures::stream::iter(requests).for_each_concurrent(AHEAD_AT_ONCE, fetch).await;
     }
 
     /// Drops everything, and keeps nothing until there is another manifest.
@@ -203,6 +214,11 @@ impl ValueCache {
         drop(dropped);
     }
 
+    /// The last manifest that it was told to retain.
+    pub(crate) fn granted(&self) -> Arc<Manifest> {
+        lock(&self.shared).granted.clone()
+    }
+
     /// What `node status` shows.
     pub(crate) fn status(&self) -> CacheStatus {
         let state = lock(&self.shared);
@@ -211,9 +227,17 @@ impl ValueCache {
 }
 
 impl State {
+    fn manifests(&self) -> impl Iterator<Item = &Arc<Manifest>> {
+        [&self.granted].into_iter().chain(&self.coming)
+    }
+
+    fn grants(&self, key: &Key) -> bool {
+        self.manifests().any(|manifest| key.is_granted(manifest))
+    }
+
     /// Puts a value onto the shelf. Returns what had to go.
     fn keep(&mut self, key: Key, value: Arc<Value>) -> Vec<Arc<Value>> {
-        if key.is_rendered(&self.granted) {
+        if self.manifests().any(|manifest| key.is_rendered(manifest)) {
             self.rendered.insert(key.clone(), value.len() as u32);
         }
         self.shelf.put(key, value)
@@ -248,7 +272,7 @@ impl Landing {
         let mut state = lock(&self.shared);
         let dropped = match outcome {
             // What was revoked while it was on its way is given to who asked, and not kept.
-            Ok(value) if self.key.is_granted(&state.granted) => state.keep(self.key.clone(), value.clone()),
+            Ok(value) if state.grants(&self.key) => state.keep(self.key.clone(), value.clone()),
             Ok(_) => Vec::new(),
             Err(error) => {
                 state.counters.failed(error.clone());

@@ -6,7 +6,7 @@ use secretfs_wire::manifest::Manifest;
 use secretfs_wire::{NodeId, VersionId};
 use tokio::runtime::Handle as Runtime;
 
-use super::test_manifest::{manifest, target};
+use super::test_manifest::{manifest, target, template};
 use super::test_memory::{arena, freshness, handles};
 use super::test_source::TestSource;
 use super::*;
@@ -326,4 +326,52 @@ async fn no_error_and_no_value_shows_cleartext() {
     );
     let bytes = format!("{CANARY:?}");
     assert!(!shown.contains("canary") && !shown.contains(bytes.trim_matches(['[', ']'])), "{shown}");
+}
+
+#[tokio::test]
+async fn the_size_of_a_template_is_known_from_its_first_open_on() {
+    let rig = Rig::new(NEVER, NEVER);
+    let key = target(1, 5);
+    rig.source.put(id(1), Ok(b"value"));
+    let conf = template("k={{ secrets.key }}", [("key", key.clone())]);
+    let manifest = Arc::new(manifest([("web", "key", key), ("web", "db", conf)]));
+    rig.fs.update(&manifest);
+    let (inode, before) = (rig.inode(), rig.fs.lookup(Inode::ROOT, "db").expect("the template"));
+    assert_eq!((before.size, before.settled), (0, false), "and the kernel must not remember it");
+    assert!(rig.source.asked().is_empty(), "no stat asks the manager");
+
+    let handle = rig.opened().await.expect("opened");
+    let after = rig.fs.attributes(inode).expect("the template");
+    assert_eq!((after.size, after.settled), (7, true));
+    assert_eq!(rig.fs.lookup(Inode::ROOT, "db").expect("the template"), after);
+    assert_eq!(rig.fs.read(inode, handle, 0, 100).expect("the value").expose_secret(), b"k=value");
+    assert_eq!(rig.fs.xattr(inode, b"user.secretfs.version"), Err(FsError::NoAttribute));
+    assert_eq!(rig.fs.poll(inode, handle, None), Readiness::Current);
+
+    // Another version of its input is another version of it.
+    let key = target(2, 6);
+    rig.source.put(id(2), Ok(b"second"));
+    let conf = template("k={{ secrets.key }}", [("key", key.clone())]);
+    let changes =
+        rig.fs.update(&Arc::new(test_manifest::manifest([("web", "key", key), ("web", "db", conf)])));
+    assert!(changes.iter().any(|change| change.inode() == inode), "{changes:?}");
+    assert_eq!(rig.fs.poll(inode, handle, None), Readiness::Changed);
+    assert_eq!(rig.fs.read(inode, handle, 0, 100).expect("the old value").expose_secret(), b"k=value");
+}
+
+#[tokio::test]
+async fn a_template_that_cannot_be_rendered_says_why() {
+    let rig = Rig::new(NEVER, NEVER);
+    let key = target(1, 7);
+    rig.source.put(id(1), Ok(b"canary\xff"));
+    let conf = template("{{ secrets.key }}", [("key", key.clone())]);
+    rig.fs.update(&Arc::new(manifest([("web", "key", key), ("web", "db", conf)])));
+    let error = rig.opened().await.expect_err("no text");
+    assert_eq!(error.errno(), rustix::io::Errno::IO);
+    let reason = rig.fs.trouble().expect("trouble").error.to_string();
+    assert!(
+        reason.contains("template web/db cannot be rendered: line 1: the value of key is not UTF-8"),
+        "{reason}"
+    );
+    assert!(!format!("{error:?} {reason}").contains("canary"));
 }

@@ -7,6 +7,7 @@ mod follow;
 mod identity;
 mod join;
 mod patience;
+mod preparing;
 mod presence;
 mod renewal;
 mod source;

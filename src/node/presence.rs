@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
@@ -10,11 +11,12 @@ use secretfs_wire::stream::{Cursor, Follow, OutOfOrder, Received, Replica, Strea
 use secretfs_wire::{ServiceName, VersionId};
 use tokio::net::UnixListener;
 use tokio::runtime::Handle;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use super::expiry::{self, end_with_certificate};
 use super::follow::{Follower, follow};
 use super::identity::{About, NodeIdentity, certificate_end};
+use super::preparing::{Arrival, Present, present};
 use super::renewal::keep_certificate;
 use super::source::ManagerSource;
 use super::status::{self, MountStatus, NodeStatus, Shown, Trouble};
@@ -95,6 +97,7 @@ struct Shared {
     freshness: Arc<Freshness>,
     outbox: Outbox,
     clock: Arc<ManagerClock>,
+    deadline: Duration,
 }
 
 /// A node that presents its secrets.
@@ -107,9 +110,13 @@ pub(crate) struct Node {
     /// What there is to report of use.
     pub(super) usage: Usage,
     last: Mutex<Last>,
+    /// The last manifest that came, for whoever shows it.
+    arrivals: watch::Sender<Option<Arrival>>,
+    /// How long a manifest may wait for its templates.
+    patience: Duration,
 }
 
-/// The last manifest. Locked while one is installed: one at a time.
+/// The last manifest that came. Locked while the next one is taken in.
 struct Last {
     sequence: Sequence,
     replica: Replica,
@@ -164,7 +171,7 @@ impl Prepared {
             prepared.push(PreparedMount { path, service, inotify, file_system, server, unannounced });
         }
         Ok(Self {
-            shared: Shared { about, arena, cache, freshness, outbox, clock },
+            shared: Shared { about, arena, cache, freshness, outbox, clock, deadline: config.deadline },
             mounts: prepared,
             credentials_ca: credentials.ca,
             certificate: credentials.certificate,
@@ -182,7 +189,7 @@ impl Prepared {
         self.replica = Replica::new(manifest.clone());
         let (manifest, rejected) = Manifest::check(manifest);
         let manifest = Arc::new(manifest);
-        self.shown.set(&manifest, rejected);
+        self.shown.set(sequence, &manifest, &rejected);
         self.manifest = Some(manifest.clone());
         for mount in &mut self.mounts {
             mount.unannounced.push((sequence, mount.file_system.update(&manifest)));
@@ -239,12 +246,15 @@ impl Prepared {
         }
         let shown = Shown { certificate_expires, ..shown };
         let node = Arc::new(Node {
+            // Half of what a read may take: one that waits for the manifest then has the rest.
+            patience: shared.deadline / 2,
             shared,
             mounts: serving,
             activation,
             shown: Mutex::new(shown),
             usage,
             last: Mutex::new(Last { sequence: received, replica }),
+            arrivals: watch::Sender::new(None),
         });
         Ok(Active { node, client: self.client, source: self.source, ca: self.credentials_ca })
     }
@@ -271,6 +281,7 @@ impl Active {
         tokio::join!(
             follow(client.clone(), renewed.clone(), node.clone()),
             report_usage(node.clone(), client.clone()),
+            present(node.as_ref(), &node.shared.cache, node.patience, node.arrivals.subscribe()),
             keep_certificate(node.clone(), client, ca, renewed),
             end_with_certificate(node.clone()),
             status::serve(listener, || node.status()),
@@ -286,19 +297,24 @@ impl Follower for Node {
 
     fn receive(&self, cursor: &mut Cursor, message: StreamMessage) -> Result<(), OutOfOrder> {
         let mut last = self.last();
-        if last.replica.receive(cursor, message)? == Received::Changed {
-            self.install(&mut last);
+        let received = last.replica.receive(cursor, message)?;
+        let mut shown = self.shown();
+        shown.up = true;
+        if received == Received::Changed {
+            drop(shown);
+            self.take_in(&mut last);
+        } else if shown.sequence == last.sequence {
+            // Otherwise the last one still waits, and it is current when it is shown.
+            self.is_current(&mut shown);
         }
-        self.shown().reason = None;
-        // Only now: what is current is in place.
-        self.shared.freshness.connected();
         Ok(())
     }
 
     fn disconnected(&self, reason: &str) {
-        self.shared.freshness.disconnected();
         self.usage.disconnected();
         let mut shown = self.shown();
+        shown.up = false;
+        self.shared.freshness.disconnected();
         if shown.reason.as_deref() != Some(reason) {
             tracing::warn!(reason, "not connected to the manager");
             shown.reason = Some(reason.to_owned());
@@ -313,32 +329,52 @@ impl Follower for Node {
         let mut last = self.last();
         if last.replica.clear() == Received::Changed {
             tracing::warn!("the manager shuts this node out; every value is wiped");
-            self.install(&mut last);
+            self.take_in(&mut last);
+        }
+    }
+}
+
+impl Present for Node {
+    fn show(&self, arrival: Arrival) {
+        let Arrival { sequence, manifest, rejected } = arrival;
+        let announcement = self.shared.outbox.announcement(sequence);
+        let told = (announcement, self.usage.announcement(&manifest));
+        for Mounted { file_system, server, .. } in &self.mounts {
+            server.apply(file_system.update(&manifest), told.clone());
+        }
+        for entry in rejected.iter() {
+            tracing::warn!(entry = entry.entry, reason = entry.reason, "left out of the manifest");
+        }
+        let mut shown = self.shown();
+        shown.set(sequence, &manifest, &rejected);
+        tracing::info!(shown.services, shown.targets, "manifest");
+        // The stream may have ended while the manifest waited.
+        if shown.up {
+            self.is_current(&mut shown);
         }
     }
 }
 
 impl Node {
-    /// Makes the last manifest the one that is served.
-    fn install(&self, last: &mut Last) {
+    /// Takes the last manifest in, to be shown at once or when its templates are rendered.
+    fn take_in(&self, last: &mut Last) {
         let raw = last.replica.manifest();
         last.sequence = Sequence(last.sequence.0 + 1);
-        let outbox = &self.shared.outbox;
         // First to whoever comes after us: then nobody shows anything older once we have shown this.
-        outbox.manifest(last.sequence, &raw);
-        let announcement = outbox.announcement(last.sequence);
+        self.shared.outbox.manifest(last.sequence, &raw);
         let (manifest, rejected) = Manifest::check(raw);
         let manifest = Arc::new(manifest);
-        let told = (announcement, self.usage.announcement(&manifest));
-        for Mounted { file_system, server, .. } in &self.mounts {
-            server.apply(file_system.update(&manifest), told.clone());
-        }
-        for entry in &rejected {
-            tracing::warn!(entry = entry.entry, reason = entry.reason, "left out of the manifest");
-        }
-        let mut shown = self.shown();
-        shown.set(&manifest, rejected);
-        tracing::info!(shown.services, shown.targets, "manifest");
+        self.arrivals.send_replace(Some(Arrival {
+            sequence: last.sequence,
+            manifest,
+            rejected: rejected.into(),
+        }));
+    }
+
+    /// What is shown is what the manager has.
+    fn is_current(&self, shown: &mut Shown) {
+        shown.reason = None;
+        self.shared.freshness.connected();
     }
 
     fn last(&self) -> MutexGuard<'_, Last> {
@@ -356,7 +392,7 @@ impl Node {
         if !ended {
             tracing::info!("the certificate is renewed after all; values are served again");
             // The cache keeps again what the manifest grants.
-            self.install(&mut self.last());
+            self.take_in(&mut self.last());
             return;
         }
         tracing::warn!("the certificate has ended and is not renewed; every value is wiped");

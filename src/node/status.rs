@@ -15,6 +15,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
 
 use crate::fuse::Inotify;
+use crate::handover::Sequence;
 
 /// How long one side may keep the other waiting.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -110,6 +111,10 @@ pub(crate) struct Trouble {
 /// What a node tells of itself beside what its parts know.
 #[derive(Default)]
 pub(super) struct Shown {
+    /// Which manifest is served.
+    pub(super) sequence: Sequence,
+    /// Whether the change stream is up, also while its first manifest is not shown yet.
+    pub(super) up: bool,
     pub(super) reason: Option<String>,
     pub(super) certificate_expires: Option<Timestamp>,
     pub(super) services: usize,
@@ -119,11 +124,15 @@ pub(super) struct Shown {
 
 impl Shown {
     /// Another manifest is served.
-    pub(super) fn set(&mut self, manifest: &Manifest, rejected: Vec<Rejected>) {
+    pub(super) fn set(&mut self, sequence: Sequence, manifest: &Manifest, rejected: &[Rejected]) {
+        self.sequence = sequence;
         self.services = manifest.services.len();
         self.targets = manifest.services.values().map(|targets| targets.len()).sum();
-        let entry = |Rejected { entry, reason }| RejectedEntry { entry, reason };
-        self.rejected = rejected.into_iter().map(entry).collect();
+        let entry = |Rejected { entry, reason }: &Rejected| RejectedEntry {
+            entry: entry.clone(),
+            reason: reason.clone(),
+        };
+        self.rejected = rejected.iter().map(entry).collect();
     }
 }
 

@@ -16,6 +16,7 @@ mod output;
 mod run;
 mod secret;
 mod service;
+mod template;
 mod value;
 
 use std::path::PathBuf;

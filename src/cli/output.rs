@@ -48,8 +48,13 @@ pub(super) fn json(value: &impl Serialize) -> Result<(), WriteError> {
 
 /// Prints a line.
 pub(super) fn line(text: &str) -> Result<(), WriteError> {
+    verbatim(&format!("{text}\n"))
+}
+
+/// Prints a text as it is, with no newline after it.
+pub(super) fn verbatim(text: &str) -> Result<(), WriteError> {
     let mut stdout = io::stdout().lock();
-    match writeln!(stdout, "{text}").and_then(|()| stdout.flush()) {
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         // Whoever reads has seen enough: `secretfs secret ls | head -1`.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         other => Ok(other?),

@@ -5,6 +5,7 @@ use secretfs_wire::{Mode, NodeName, Ownership, SecretName, Selector, ServiceName
 use super::config::ConfigFile;
 use super::connect::Operator;
 use super::error::Failure;
+use super::template::{self, TemplateCommand};
 use super::{Global, output};
 
 /// Services, what is attached to them and where they run.
@@ -16,10 +17,10 @@ pub(super) enum ServiceCommand {
     /// List services
     #[command(after_help = "Example:\n  secretfs service ls --json")]
     Ls,
-    /// Show a service's attachments and assignments
+    /// Show a service's attachments, templates and assignments
     #[command(after_help = "Example:\n  secretfs service inspect web")]
     Inspect(Named),
-    /// Remove a service with its attachments and assignments
+    /// Remove a service with all that it has
     #[command(after_help = "Example:\n  secretfs service rm web")]
     Rm(Named),
     /// Let a service see a secret as a file; again to change its owner or mode
@@ -55,6 +56,9 @@ pub(super) enum ServiceCommand {
         #[arg(long)]
         target: Option<TargetName>,
     },
+    /// Files that are made from what is attached
+    #[command(subcommand)]
+    Template(TemplateCommand),
     /// Run a service on a node, or on all nodes that have labels
     #[command(after_help = "Examples:\n  secretfs service assign web --node web-1\n  \
         secretfs service assign web --selector role=web,zone=a")]
@@ -136,6 +140,7 @@ pub(super) async fn run(command: ServiceCommand, global: &Global, file: ConfigFi
             environment.detach(&service, &secret, target.as_ref()).await?;
             output::one(global, &secret, secret.as_str())?;
         }
+        ServiceCommand::Template(command) => template::run(command, &environment, global).await?,
         ServiceCommand::Assign(args) => {
             let (service, assignment) = args.assignment()?;
             let assignment = environment.assign(&service, &assignment).await?;
@@ -170,6 +175,8 @@ fn describe(details: &ServiceDetails) -> String {
             attachment.target, attachment.secret
         ));
     }
+    lines.push(format!("Templates:{}", if details.templates.is_empty() { "    -" } else { "" }));
+    lines.extend(details.templates.iter().map(|template| format!("  {}", template::describe(template))));
     lines.push(format!("Assignments:{}", if details.assignments.is_empty() { "  -" } else { "" }));
     lines.extend(details.assignments.iter().map(|assignment| format!("  {}", show(assignment))));
     lines.join("\n")

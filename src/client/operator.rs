@@ -6,9 +6,12 @@ use bytes::Bytes;
 use reqwest::Method;
 use secretfs_wire::api::{
     Assignment, Attach, Attachment, ChangeLabels, CreateEnvironment, CreateToken, CreatedToken, Environment,
-    Node, Rollback, Rotated, Secret, SecretDetails, Service, ServiceDetails, Token,
+    Node, PLAIN_TEXT, Rollback, Rotated, Secret, SecretDetails, Service, ServiceDetails, Template,
+    TemplateDetails, Token,
 };
-use secretfs_wire::{EnvironmentName, Labels, NodeName, SecretBytes, SecretName, ServiceName, TargetName};
+use secretfs_wire::{
+    EnvironmentName, Labels, NodeName, Ownership, SecretBytes, SecretName, ServiceName, TargetName,
+};
 use serde::de::DeserializeOwned;
 use url::Url;
 
@@ -161,6 +164,41 @@ impl EnvironmentClient<'_> {
         let path = self.path(["services", service.as_str(), "attachments", secret.as_str()]);
         let query: Vec<_> = target.map(|target| ("target", target.as_str())).into_iter().collect();
         self.http.delete(&path, &query).await
+    }
+
+    /// One template with its text.
+    pub(crate) async fn template(
+        &self,
+        service: &ServiceName,
+        target: &TargetName,
+    ) -> Result<TemplateDetails, ClientError> {
+        let path = self.path(["services", service.as_str(), "templates", target.as_str()]);
+        self.http.get(&path).await
+    }
+
+    /// Creates or replaces a template.
+    pub(crate) async fn set_template(
+        &self,
+        service: &ServiceName,
+        target: &TargetName,
+        text: Vec<u8>,
+        ownership: Ownership,
+    ) -> Result<Template, ClientError> {
+        let path = self.path(["services", service.as_str(), "templates", target.as_str()]);
+        let Ownership { uid, gid, mode } = ownership;
+        let query = [("uid", uid.to_string()), ("gid", gid.to_string()), ("mode", mode.to_string())];
+        let request = self.http.request(Method::PUT, &path).query(&query);
+        json(request.header("content-type", PLAIN_TEXT).body(text)).await
+    }
+
+    /// Removes a template.
+    pub(crate) async fn remove_template(
+        &self,
+        service: &ServiceName,
+        target: &TargetName,
+    ) -> Result<(), ClientError> {
+        let path = self.path(["services", service.as_str(), "templates", target.as_str()]);
+        self.http.delete(&path, &[]).await
     }
 
     /// Assigns a service to a node or to nodes with labels.

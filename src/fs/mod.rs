@@ -353,13 +353,16 @@ impl FileSystem {
 
     /// Why opens fail, as far as the last ones show.
     pub(crate) fn trouble(&self) -> Option<Trouble> {
-        // Staleness ends with the outage, not with the next open that has to wait.
         let now = self.freshness.check();
-        let is_over = |error: &FsError| match error {
-            FsError::Stale | FsError::CertificateEnded => now.as_ref().err() != Some(error),
-            _ => false,
-        };
-        self.troubles.last().filter(|trouble| !is_over(&trouble.error))
+        self.troubles.last().filter(|trouble| match &trouble.error {
+            // Staleness ends with the outage, not with the next open that has to wait.
+            error @ (FsError::Stale | FsError::CertificateEnded) => now.as_ref().err() == Some(error),
+            // As soon as it is rendered, which may be ahead of the next open; or when it is gone.
+            FsError::Unrendered(_) => {
+                self.attributes(trouble.inode).is_ok_and(|attributes| !attributes.settled)
+            }
+            _ => true,
+        })
     }
 
     /// How many versions are pinned by open files.

@@ -374,4 +374,13 @@ async fn a_template_that_cannot_be_rendered_says_why() {
         "{reason}"
     );
     assert!(!format!("{error:?} {reason}").contains("canary"));
+
+    // Rendered ahead of its next open, it is no trouble any more.
+    let key = target(2, 5);
+    rig.source.put(id(2), Ok(b"value"));
+    let conf = template("{{ secrets.key }}", [("key", key.clone())]);
+    let good = Arc::new(manifest([("web", "key", key), ("web", "db", conf)]));
+    rig.cache.prepare(&good, NEVER).await;
+    rig.fs.update(&good);
+    assert_eq!(rig.fs.trouble(), None);
 }

@@ -95,12 +95,21 @@ fn a_secret_reaches_no_disk_no_log_no_core_no_argument_and_no_swap() {
     // All that can happen to a secret.
     site.serve("web-1", "web", &[("key", &first.value)]);
     site.operator.ok(&["secret", "create", "generated", "--generate"]);
+    let template =
+        b"k={{ secrets.key }}\nj={{ secrets.key | trim | tojson }}\nb={{ secrets.key | b64encode }}\n";
+    site.operator.ok_with(&["service", "template", "set", "web", "conf"], template);
     let mut node = site.host_in(&disk, "web-1");
     site.admit(&node);
     node.run_as(&mut dumping(&cores, &node.config()));
     node.wait_for("web/key", &first.value);
+    let made_from = |value: &[u8]| {
+        let text = String::from_utf8(value.to_vec()).expect("text");
+        format!("k={text}\nj=\"{text}\"\nb={}\n", STANDARD.encode(value)).into_bytes()
+    };
+    node.wait_for("web/conf", &made_from(&first.value));
     site.rotate("key", &second.value);
     node.wait_for("web/key", &second.value);
+    node.wait_for("web/conf", &made_from(&second.value));
     site.operator.ok(&["secret", "rollback", "key"]);
     node.wait_for("web/key", &first.value);
     site.rotate("key", &[&second.value[..], &vec![b'.'; 500_000], &second.value].concat());

@@ -2,7 +2,7 @@
 //! of its lies costs one file, with a clear reason, and the rest of the mount works on.
 
 use rustix::io::Errno;
-use secretfs_wire::manifest::{RawService, RawTarget};
+use secretfs_wire::manifest::{RawService, RawTarget, RawTemplate};
 use serde_json::Value;
 
 use crate::harness::Node;
@@ -39,10 +39,28 @@ fn a_manifests_bad_entries_are_left_out_by_name_and_the_rest_works() {
         RawTarget { size: 6, ..target("good", 6) },
         target("also_good", 4),
     ];
-    let bad = targets.len() - 2;
+    let template = |target: &str, text: String| RawTemplate {
+        target: target.to_owned(),
+        text,
+        uid: 0,
+        gid: 0,
+        mode: 0o444,
+        modified: jiff::Timestamp::now(),
+    };
+    // Some of them end a process that only parses them.
+    let templates = vec![
+        template("minus", format!("{{{{ {}1 }}}}", "-".repeat(60_000))),
+        template("elif", format!("{{% if 0 %}}{}{{% endif %}}", "{% elif 0 %}".repeat(5_000))),
+        template("large", "x".repeat(70_000)),
+        template("endless", "{% for a in [1,2,3,4,5,6,7,8,9] %}".repeat(12) + &"{% endfor %}".repeat(12)),
+        template("absent", "{{ secrets.good }}".to_owned()),
+        template("../escape", "x".to_owned()),
+    ];
+    let bad = targets.len() - 2 + templates.len();
     let others = vec![
         RawService { name: "..".to_owned(), targets: vec![], templates: vec![] },
         RawService { name: "web".to_owned(), targets: vec![target("second_web", 5)], templates: vec![] },
+        RawService { name: "files".to_owned(), targets: vec![], templates: templates.clone() },
     ];
     let answers =
         [("good", Answer::Value(b"value".to_vec())), ("also_good", Answer::Value(b"four".to_vec()))];
@@ -57,7 +75,7 @@ fn a_manifests_bad_entries_are_left_out_by_name_and_the_rest_works() {
     let status = node.status();
     let rejected = status["rejected"].as_array().expect("a list");
     assert_eq!(rejected.len(), bad + 1, "{status}");
-    for name in ["web/../escape", "web/huge", "web/good", "web/set_user_id"] {
+    for name in ["web/../escape", "web/huge", "web/good", "web/set_user_id", "files/minus", "files/elif"] {
         assert!(rejected.iter().any(|entry| entry["entry"] == name), "{name} is not named: {status}");
     }
     let log = node.process().log();

@@ -31,6 +31,7 @@ mod run;
 mod run_in_containers;
 mod service_manager;
 mod succession;
+mod templates;
 mod tls_refusals;
 
 use std::process::ExitCode;
@@ -69,6 +70,7 @@ fn main() -> ExitCode {
         run_in_containers::trials(),
         service_manager::trials(),
         succession::trials(),
+        templates::trials(),
         tls_refusals::trials(),
     ];
     let conclusion = libtest_mimic::run(&Arguments::from_args(), trials.into_iter().flatten().collect());

@@ -9,6 +9,8 @@
 //! value is no text or too large.
 
 mod filters;
+#[cfg(test)]
+mod memory_test;
 mod render;
 mod syntax;
 #[cfg(test)]

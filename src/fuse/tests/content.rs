@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use secretfs_wire::manifest::Target;
 use secretfs_wire::{Mode, Ownership, VersionId};
 
-use super::{Rig, manifest, target};
+use super::{Rig, manifest, target, template};
 
 #[test]
 fn a_file_has_the_value_and_what_the_manifest_says_of_it() {
@@ -143,4 +143,20 @@ fn the_version_and_an_outage_are_extended_attributes() {
     assert_eq!(of_directory("user.secretfs.stale_since"), Ok(since.len()));
     rig.freshness.connected();
     assert_eq!(of_directory("user.secretfs.stale_since"), Err(Errno::NODATA));
+}
+
+#[test]
+fn the_kernel_does_not_remember_that_a_template_had_no_size_yet() {
+    let rig = Rig::new(&[]);
+    let key = target(1, 5);
+    rig.source.put(VersionId::from_u64(1).expect("an id"), Ok(b"value"));
+    let conf = template("k={{ secrets.key }}", [("key", key.clone())]);
+    rig.server.apply(rig.fs.update(&Arc::new(manifest([("web", "key", key), ("web", "conf", conf)]))), ());
+    let size = || fs::metadata(rig.path("web/conf")).expect("metadata").len();
+    assert_eq!((size(), rig.source.asked().len()), (0, 0), "as a file in /proc, and nobody waits");
+    // As programs do that read what stat says: opened, and then asked for its size.
+    let file = File::open(rig.path("web/conf")).expect("the file");
+    assert_eq!(file.metadata().expect("metadata").len(), 7);
+    assert_eq!(size(), 7);
+    assert_eq!(rig.read("web/conf"), b"k=value");
 }

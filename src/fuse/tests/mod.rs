@@ -21,7 +21,7 @@ use super::{
     event_queue,
 };
 use crate::cache::ValueCache;
-use crate::fs::test_manifest::{manifest, target};
+use crate::fs::test_manifest::{manifest, target, template};
 use crate::fs::test_memory::{arena, freshness, handles};
 use crate::fs::test_source::TestSource;
 use crate::fs::{FileSystem, Freshness, InodeKey, Layout};

@@ -225,7 +225,8 @@ async fn templates(store: &dyn Store) {
     );
     assert_eq!(set("app.conf", text, 5, 11).await.expect("is already"), first);
     assert_eq!(store.template(&prod, &web, &name("app.conf")).await.expect("it"), first);
-    assert_eq!(store.service(&prod, &web).await.expect("details").templates, [first.template.clone()]);
+    let listed = store.service(&prod, &web).await.expect("details").templates;
+    assert_eq!(listed, std::slice::from_ref(&first.template));
 
     let missing = set("app.conf", "{{ secrets.absent }}", 5, 12).await;
     assert!(matches!(missing, Err(StoreError::InputMissing { input }) if input == name("absent")));

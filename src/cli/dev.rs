@@ -263,6 +263,8 @@ fn guide(mount: &Path, config: &Path) -> String {
          {program} secret ls\n    \
          {program} secret rotate db_password --generate\n    \
          cat {mount}/demo/db_password\n    \
+         echo 'postgres://app:{{{{ secrets.db_password }}}}@db/app' | {program} service template set demo dsn\n    \
+         cat {mount}/demo/dsn\n    \
          {program} node status\n    \
          docker run --rm -v {mount}/demo:/run/secrets:ro busybox cat /run/secrets/db_password\n\n\
          Ctrl-C ends it and leaves nothing.",

@@ -25,8 +25,11 @@ fn what_dev_prints_works_and_nothing_is_left_of_it() {
     let guide = dev.guide();
 
     // The two `cat` lines, as they stand.
-    let files: Vec<_> =
-        guide.lines().filter_map(|line| line.trim().strip_prefix("cat ")).map(PathBuf::from).collect();
+    let (made, files): (Vec<_>, Vec<_>) = guide
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("cat "))
+        .map(PathBuf::from)
+        .partition(|file| file.ends_with("demo/dsn"));
     assert!(files.iter().any(|file| file.ends_with("demo/db_password")), "{guide}");
     assert!(files.iter().any(|file| file.ends_with("demo/api_key")), "{guide}");
     for file in &files {
@@ -47,6 +50,15 @@ fn what_dev_prints_works_and_nothing_is_left_of_it() {
     let before = fs::read(&password).expect("a value");
     operator.ok(&["secret", "rotate", "db_password", "--generate"]);
     deadline::eventually("the value changes", || fs::read(&password).is_ok_and(|value| value != before));
+
+    let echo = guide.lines().find_map(|line| line.trim().strip_prefix("echo '")?.split_once("' | "));
+    let (text, command) = echo.unwrap_or_else(|| panic!("no template in {guide}"));
+    assert!(command.ends_with(" service template set demo dsn"), "{command}");
+    operator.ok_with(&["service", "template", "set", "demo", "dsn"], format!("{text}\n").as_bytes());
+    deadline::eventually("the template appears", || {
+        let password = fs::read_to_string(&password).expect("a value");
+        fs::read_to_string(&made[0]).is_ok_and(|dsn| dsn == format!("postgres://app:{password}@db/app\n"))
+    });
 
     dev.process.signal(Signal::INT);
     assert_eq!(dev.process.wait(), 0, "{}", dev.process.log());

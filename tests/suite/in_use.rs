@@ -1,7 +1,7 @@
 //! When an old value can be retired where it is used: who still has it, and waiting until nobody has.
 
 use std::fs::{self, File};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -108,22 +108,35 @@ pub(crate) fn begin(
     })
 }
 
+/// A process that has a file open, until it is dropped.
+struct Holder(Child);
+
+impl Holder {
+    fn of(file: File) -> Self {
+        let mut command = Command::new("tail");
+        command.args(["-f", "/dev/null"]).stdin(file).stdout(Stdio::null()).stderr(Stdio::null());
+        Self(command.spawn().expect("a process"))
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 fn a_rotation_waits_until_the_last_old_file_is_closed() {
     let (site, node) = serving();
     // In another process, which the kernel closes everything for when it is killed.
     let path = node.path("web/key");
-    let mut tail = Command::new("tail");
-    tail.args(["-f", "/dev/null"]).stdin(File::open(&path).expect("an open file"));
-    let mut holder = tail.spawn().expect("a process");
-    // The copy that the command keeps.
-    drop(tail);
+    let holder = Holder::of(File::open(&path).expect("an open file"));
     let mine = File::open(&path).expect("an open file");
     let arguments = ["secret", "rotate", "key", "-", "--wait", "--json", "--timeout", "40s"];
     let waiting = begin(&site.operator, &arguments, b"changed");
     node.wait_for("web/key", b"changed");
     wait_for_usage(&site, 2, &[(1, 2)]);
-    holder.kill().expect("a signal");
-    holder.wait().expect("its end");
+    drop(holder);
     wait_for_usage(&site, 2, &[(1, 1)]);
     assert!(!waiting.is_finished(), "one file is still open");
     let closed = Instant::now();
@@ -182,6 +195,11 @@ fn a_node_that_cannot_be_asked_is_unknown_until_it_is_back_or_revoked() {
         site.operator.run_with(&arguments, value)
     };
     let outcome = wait(b"second", "1s");
+    assert_eq!(outcome.code, 1, "{outcome:?}");
+    assert!(outcome.stderr.contains("web-1 is not connected"), "{outcome:?}");
+    // Back to what it said last, which says nothing of what it has now.
+    let arguments = ["secret", "rollback", "key", "--to", "1", "--wait", "--timeout", "3s"];
+    let outcome = site.operator.run(&arguments);
     assert_eq!(outcome.code, 1, "{outcome:?}");
     assert!(outcome.stderr.contains("web-1 is not connected"), "{outcome:?}");
     node.run_connected();

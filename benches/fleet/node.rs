@@ -123,6 +123,7 @@ impl Node {
     ) -> Instant {
         let (service, targets) = manifest.services.first_key_value().expect("a service");
         let (target, details) = targets.first_key_value().expect("a target");
+        let attached = details.attached().expect("no template");
         let salt = Salt::random().expect("a salt");
         let request = EnvelopeRequest {
             session: *session,
@@ -138,8 +139,8 @@ impl Node {
             node: &self.name,
             service,
             target,
-            secret: &details.secret,
-            version: details.version,
+            secret: &attached.secret,
+            version: attached.version,
             version_id: details.version_id,
             ownership: details.ownership,
         };

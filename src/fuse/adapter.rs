@@ -89,10 +89,7 @@ impl Filesystem for Adapter {
             Some(name) => self.fs.lookup(inode(parent), name),
             None => Err(FsError::NotFound),
         };
-        let (found, remembered) = match self.doing(request) {
-            Some(doing) => doing.instead(inode(parent), found),
-            None => (found, TTL),
-        };
+        let (found, remembered) = self.looked_up(request, inode(parent), found);
         match found {
             Ok(attributes) => {
                 let remembered = remembered.min(ttl(&attributes));

@@ -3,6 +3,7 @@
 //! Everybody else is refused what could change something, root too: the superblock can be written to
 //! so that the notifier has its mount, and whoever may mount can have another one.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use fuser::{INodeNo, ReplyEntry, Request};
@@ -10,6 +11,7 @@ use jiff::Timestamp;
 
 use super::adapter::{Adapter, GENERATION, TTL, errno, file_attr};
 use super::event::Deed;
+use super::newcomers::Newcomers;
 use super::stage::{Doing, Stage};
 use crate::fs::{Attributes, FsError, Inode, Kind};
 
@@ -19,6 +21,7 @@ pub(super) struct Announced {
     pub(super) stage: Stage,
     /// The mount's place among those of the daemon.
     pub(super) mount: usize,
+    pub(super) newcomers: Arc<Newcomers>,
 }
 
 /// Not at all: what is answered so is the notifier's alone, and everybody else asks for himself.
@@ -27,8 +30,27 @@ const NOT_REMEMBERED: Duration = Duration::ZERO;
 impl Adapter {
     /// What the notifier is doing, if it is the one who asks.
     pub(super) fn doing(&self, request: &Request) -> Option<Doing> {
-        let Announced { stage, mount } = self.announced.as_ref()?;
+        let Announced { stage, mount, .. } = self.announced.as_ref()?;
         stage.doing(*mount, request.pid(), request.uid())
+    }
+
+    /// What is answered to a look-up that has `found` this, and how long it may be remembered.
+    pub(super) fn looked_up(
+        &self,
+        request: &Request,
+        parent: Inode,
+        found: Result<Attributes, FsError>,
+    ) -> (Result<Attributes, FsError>, Duration) {
+        let Some(Announced { newcomers, .. }) = &self.announced else { return (found, TTL) };
+        match self.doing(request) {
+            Some(doing) => doing.instead(parent, found, newcomers),
+            None => {
+                if let Ok(attributes) = &found {
+                    newcomers.see(attributes.inode);
+                }
+                (found, TTL)
+            }
+        }
     }
 
     /// Refuses what does not belong to this deed of the notifier's.
@@ -57,18 +79,21 @@ impl Adapter {
 
 impl Doing {
     /// What the notifier is told of a name in `parent` instead of what is `found`: what it is about to
-    /// make is not there, and what it is about to remove is, with the directory that leads to it.
+    /// make is not there, unless somebody has seen it, and what it is about to remove is, with the directory that leads to it.
     ///
     /// Nobody else can see these answers. The kernel has the directory locked from this look-up to the
     /// end of the call; on the way there, what others find is not remembered, so that they ask again.
-    pub(super) fn instead(
+    fn instead(
         &self,
         parent: Inode,
         found: Result<Attributes, FsError>,
+        newcomers: &Newcomers,
     ) -> (Result<Attributes, FsError>, Duration) {
         let last = parent == self.parent;
         match (self.deed, found) {
-            (Deed::Create | Deed::CreateDirectory, _) if last => (Err(FsError::NotFound), NOT_REMEMBERED),
+            (Deed::Create | Deed::CreateDirectory, _) if last && !newcomers.take(self.inode) => {
+                (Err(FsError::NotFound), NOT_REMEMBERED)
+            }
             (Deed::Remove, Err(FsError::NotFound)) if last => {
                 (Ok(gone(self.inode, Kind::File)), NOT_REMEMBERED)
             }

@@ -17,6 +17,7 @@ mod journal;
 mod mount;
 mod mount_point;
 pub(crate) mod mount_table;
+mod newcomers;
 mod notices;
 mod refusal;
 mod resume;

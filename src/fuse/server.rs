@@ -10,7 +10,9 @@ use super::adapter::Adapter;
 use super::announced::Announced;
 use super::backlog::Watched;
 use super::connection::{Agreement, Connection};
+use super::event::Inotify;
 use super::journal::Journal;
+use super::newcomers::Newcomers;
 use super::notices::Notices;
 use super::resume::{Serving, Standby};
 use super::stage::Stage;
@@ -21,11 +23,14 @@ pub(crate) struct PreparedServer {
     standby: Standby,
     fs: Arc<FileSystem>,
     watched: Option<Watched>,
+    newcomers: Arc<Newcomers>,
 }
 
 /// A file system that is served, until the process ends.
 pub(crate) struct Server {
     notices: Notices,
+    /// Unless watchers are told nothing.
+    newcomers: Option<Arc<Newcomers>>,
     /// Disconnected when the last request has been answered. The std mutex makes a server shareable;
     /// it is held for a look.
     ended: Mutex<Receiver<()>>,
@@ -46,11 +51,14 @@ impl PreparedServer {
         watched: Option<(Watched, Stage)>,
     ) -> io::Result<Self> {
         let (watched, stage) = watched.unzip();
-        let announced = stage
-            .zip(watched.as_ref())
-            .map(|(stage, Watched { mount, .. })| Announced { stage, mount: *mount });
+        let newcomers = Arc::new(Newcomers::default());
+        let announced = stage.zip(watched.as_ref()).map(|(stage, Watched { mount, .. })| Announced {
+            stage,
+            mount: *mount,
+            newcomers: newcomers.clone(),
+        });
         let adapter = Adapter { fs: fs.clone(), journal, runtime: runtime.clone(), announced };
-        Ok(Self { standby: Standby::prepare(agreement, adapter)?, fs, watched })
+        Ok(Self { standby: Standby::prepare(agreement, adapter)?, fs, watched, newcomers })
     }
 
     /// Serves from now on. Nobody else may be serving this connection.
@@ -59,7 +67,13 @@ impl PreparedServer {
     /// When the connection is none, or the system has no thread left.
     pub(crate) fn serve(self, connection: &Connection) -> io::Result<Server> {
         let Serving { notifier, ended } = self.standby.serve(connection)?;
-        Ok(Server { notices: Notices::start(notifier, self.fs, self.watched)?, ended: Mutex::new(ended) })
+        let tells = self.watched.as_ref().is_some_and(|watched| watched.inotify != Inotify::Off);
+        let newcomers = tells.then_some(self.newcomers);
+        Ok(Server {
+            newcomers,
+            notices: Notices::start(notifier, self.fs, self.watched)?,
+            ended: Mutex::new(ended),
+        })
     }
 }
 
@@ -67,6 +81,9 @@ impl Server {
     /// Has the kernel forget what has changed and wakes who polls it, and then drops `told`. Does not
     /// wait for either.
     pub(crate) fn apply(&self, changes: Vec<Change>, told: impl Send + 'static) {
+        if let Some(newcomers) = &self.newcomers {
+            newcomers.learn(&changes);
+        }
         self.notices.send(changes, Box::new(told));
     }
 

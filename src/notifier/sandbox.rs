@@ -73,6 +73,9 @@ const NOT_EXECUTABLE: &[Alternative] = &[&[A::without(2, libc::PROT_EXEC)]];
 const ALLOWED: &[Rule] = &[
     // What it is there for.
     (libc::SYS_openat, WRITE_ONLY),
+    // Directories, and what is known of names in them. Its flags are where no filter sees them.
+    (libc::SYS_openat2, ANY),
+    (libc::SYS_fstat, ANY),
     (libc::SYS_write, ANY),
     (libc::SYS_close, ANY),
     (libc::SYS_utimensat, ANY),

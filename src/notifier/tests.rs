@@ -123,11 +123,11 @@ fn what_is_granted_is_created_and_what_is_revoked_is_deleted() {
     let rig = rig(&[("web", "db", 1, VALUE)]);
     let root = Watch::new(&rig.path(""));
     let directory = Watch::new(&rig.path("web"));
-    // Known to the kernel as absent, and asked for again while it comes and goes.
+    // Known to the kernel as absent, and asked for again when it has come.
     assert!(!rig.path("web/late").exists());
     rig.publish(&[("web", "db", 1, VALUE), ("web", "late", 2, b"late"), ("new", "db", 3, VALUE)]);
-    assert_eq!(fs::read(rig.path("web/late")).expect("it is there before anybody is told"), b"late");
     notify(&rig, 5);
+    assert_eq!(fs::read(rig.path("web/late")).expect("it is there"), b"late");
     assert_eq!(directory.seen(), ["CREATE late", "MODIFY late", "CLOSE_WRITE late"]);
     assert_eq!(root.seen(), ["CREATE|ISDIR new"]);
     for path in ["web/late", "new/db"] {
@@ -144,6 +144,30 @@ fn what_is_granted_is_created_and_what_is_revoked_is_deleted() {
     let names: Vec<_> =
         fs::read_dir(rig.path("web")).expect("a listing").map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(names, ["db"]);
+}
+
+#[test]
+fn what_somebody_has_bound_before_anybody_was_told_is_not_made_anew() {
+    let rig = rig(&[("web", "db", 1, VALUE)]);
+    let directory = Watch::new(&rig.path("web"));
+    rig.publish(&[("web", "db", 1, VALUE), ("web", "late", 2, b"late"), ("new", "db", 3, VALUE)]);
+    let binds = ["web/late", "new", "new/db"].map(|path| {
+        let bind = rig.scratch.path().join(path.replace('/', "-"));
+        match rig.path(path).is_dir() {
+            true => fs::create_dir(&bind).expect("a directory to mount on"),
+            false => fs::write(&bind, "").expect("a file to mount on"),
+        }
+        rustix::mount::mount_bind(rig.path(path), &bind).expect("a bind mount");
+        (path, bind)
+    });
+    notify(&rig, 5);
+    assert_eq!(directory.seen(), ["MODIFY late", "CLOSE_WRITE late"]);
+    let table = fs::read_to_string("/proc/self/mountinfo").expect("the mount table");
+    for (path, bind) in binds {
+        let line = format!(" /{path} {} ", bind.display());
+        assert!(table.contains(&line), "{line:?}: it counts as deleted in {table}");
+        rustix::mount::unmount(&bind, rustix::mount::UnmountFlags::DETACH).expect("unmounted");
+    }
 }
 
 #[test]

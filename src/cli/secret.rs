@@ -116,10 +116,10 @@ async fn finish(
     wait: &WaitArgs,
     settle: Duration,
 ) -> Result<(), Failure> {
-    let Rotated { secret, changed } = rotated;
+    let Rotated { secret, has_changed } = rotated;
     // One document for programs: the details, which have all of it, when the wait is over.
     if !(wait.wait && global.json) {
-        let unchanged = if *changed { "" } else { " (unchanged)" };
+        let unchanged = if *has_changed { "" } else { " (unchanged)" };
         output::one(global, rotated, &format!("{} version {}{unchanged}", secret.name, secret.current))?;
     }
     if wait.wait {

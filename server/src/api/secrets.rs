@@ -89,7 +89,7 @@ pub(super) async fn rotate(
 ) -> Result<(StatusCode, Answer<Rotated>), Error> {
     let value = new_value(value, query.generate)?;
     let rotated = app.rotate_secret(&at.environment, &at.secret, value).await?;
-    let status = if rotated.changed { StatusCode::CREATED } else { StatusCode::OK };
+    let status = if rotated.has_changed { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, Answer(rotated)))
 }
 

@@ -55,14 +55,14 @@ impl App {
             && self.is_current(environment, name, value).await?
         {
             let secret = self.store.secret(environment, name).await?.secret;
-            return Ok(Rotated { secret, changed: false });
+            return Ok(Rotated { secret, has_changed: false });
         }
         let history = self.store.secret(environment, name).await?.history;
         let newest = history.first().map_or(0, |version| version.version);
         let version = self.seal(environment, name, newest + 1, value).await?;
         let secret = self.store.add_version(environment, name, version).await?;
         self.changes.announce(environment);
-        Ok(Rotated { secret, changed: true })
+        Ok(Rotated { secret, has_changed: true })
     }
 
     async fn is_current(
@@ -83,11 +83,11 @@ impl App {
         name: &SecretName,
         asked: Rollback,
     ) -> Result<Rotated, Error> {
-        let (secret, changed) = self.store.make_current(environment, name, asked.to, now()).await?;
-        if changed {
+        let (secret, has_changed) = self.store.make_current(environment, name, asked.to, now()).await?;
+        if has_changed {
             self.changes.announce(environment);
         }
-        Ok(Rotated { secret, changed })
+        Ok(Rotated { secret, has_changed })
     }
 
     pub(crate) async fn remove_secret(

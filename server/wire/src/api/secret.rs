@@ -33,7 +33,7 @@ pub struct Rotated {
     pub secret: Secret,
     /// Whether another version is current now. A rotation to the value that is current already makes
     /// no new version, and nobody is told.
-    pub changed: bool,
+    pub has_changed: bool,
 }
 
 /// A secret with its versions and where it is attached.
@@ -85,4 +85,27 @@ pub struct Rollback {
     /// The version's number; the newest below the current one by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<u64>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_flattened_has_no_name_twice() {
+        let secret = Secret {
+            name: "db".parse().expect("a name"),
+            current: 2,
+            versions: 3,
+            labels: Labels::default(),
+            created: Timestamp::UNIX_EPOCH,
+            changed: Timestamp::UNIX_EPOCH,
+        };
+        let rotated = Rotated { secret: secret.clone(), has_changed: true };
+        let text = serde_json::to_string(&rotated).expect("JSON");
+        assert_eq!(serde_json::from_str::<Rotated>(&text).expect("what was written"), rotated);
+        let details = SecretDetails { secret, history: vec![], attached: vec![], usage: vec![] };
+        let text = serde_json::to_string(&details).expect("JSON");
+        assert_eq!(serde_json::from_str::<SecretDetails>(&text).expect("what was written"), details);
+    }
 }

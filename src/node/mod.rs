@@ -5,6 +5,7 @@ mod config;
 mod expiry;
 mod follow;
 mod identity;
+mod ingredients;
 mod join;
 mod patience;
 mod prepared;

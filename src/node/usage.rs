@@ -2,9 +2,9 @@
 //! an operator knows when an old value can be retired where it is used.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use super::chance;
+use super::ingredients::Ingredients;
 use super::presence::Node;
 use crate::client::NodeClient;
 
@@ -32,6 +33,8 @@ const WHOLE: Duration = Duration::from_secs(5 * 60);
 pub(super) struct Usage {
     /// The last manifest that the kernel was told of in full.
     told: watch::Sender<Option<Arc<Manifest>>>,
+    /// What the renderings of templates are made from.
+    ingredients: Mutex<Ingredients>,
     /// How often the manager was lost, and with it what it had been told.
     outages: AtomicU64,
 }
@@ -53,12 +56,18 @@ impl Drop for Announced {
 
 impl Usage {
     pub(super) fn new() -> Self {
-        Self { told: watch::Sender::new(None), outages: AtomicU64::new(0) }
+        Self { told: watch::Sender::new(None), ingredients: Mutex::default(), outages: AtomicU64::new(0) }
     }
 
     /// Something to drop when the kernel has been told of all that a manifest changed.
     pub(super) fn announcement(&self, manifest: &Arc<Manifest>) -> Told {
+        self.ingredients().learn(manifest);
         Told(Arc::new(Announced { manifest: manifest.clone(), told: self.told.clone() }))
+    }
+
+    fn ingredients(&self) -> MutexGuard<'_, Ingredients> {
+        // Not left half done by a panic, and a panic ends the process anyway.
+        self.ingredients.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The manager is not there: the next report says everything.
@@ -84,7 +93,8 @@ pub(super) async fn report_usage(node: Arc<Node>, client: Arc<ArcSwap<NodeClient
         // In this order: what is served is shown, so that nothing older is opened any more, and all that
         // is older is among what is held.
         let served = served(&manifest);
-        let now = InUse { served, held: node.held_versions(), outages };
+        let held = node.usage.ingredients().in_place_of_renderings(node.held_versions(), &manifest);
+        let now = InUse { served, held, outages };
         let mut outcome = Ok(());
         for report in reporter.reports(&now, Instant::now()) {
             outcome = client.load_full().report_usage(&report).await;
@@ -103,7 +113,8 @@ pub(super) async fn report_usage(node: Arc<Node>, client: Arc<ArcSwap<NodeClient
 }
 
 fn served(manifest: &Manifest) -> BTreeSet<VersionId> {
-    manifest.services.values().flat_map(|targets| targets.values()).map(|target| target.version_id).collect()
+    let targets = manifest.services.values().flat_map(BTreeMap::values);
+    targets.filter(|target| target.attached().is_some()).map(|target| target.version_id).collect()
 }
 
 /// All that can be reported.

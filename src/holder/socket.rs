@@ -5,6 +5,9 @@ use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use backon::{BlockingRetryable as _, ConstantBuilder};
 
 use super::HolderError;
 
@@ -21,7 +24,8 @@ pub(super) struct Socket {
 }
 
 impl Socket {
-    /// Listens at `path`, in place of a socket that nobody listens at any more.
+    /// Listens at `path`, in place of a socket that nobody listens at any more. The workers of a daemon
+    /// that was killed a moment ago still hold theirs until they are gone too.
     pub(super) fn bind(path: &Path) -> Result<Self, HolderError> {
         let bind = || {
             if let Some(parent) = path.parent() {
@@ -38,8 +42,14 @@ impl Socket {
             std::fs::set_permissions(path, Permissions::from_mode(0o600))?;
             Ok(Self { listener, path: path.to_owned() })
         };
-        bind().map_err(|source| HolderError::Socket { path: path.to_owned(), source })
+        let is_taken = |error: &io::Error| error.kind() == io::ErrorKind::AddrInUse;
+        let bound = bind.retry(until_gone()).when(is_taken).call();
+        bound.map_err(|source| HolderError::Socket { path: path.to_owned(), source })
     }
+}
+
+fn until_gone() -> ConstantBuilder {
+    ConstantBuilder::default().with_delay(Duration::from_millis(20)).with_max_times(100)
 }
 
 impl Drop for Socket {
@@ -64,6 +74,19 @@ mod tests {
         assert_eq!(source.kind(), io::ErrorKind::AddrInUse);
         drop(socket);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn the_rest_of_a_daemon_that_was_killed_is_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("node.sock");
+        let left = UnixListener::bind(&path).unwrap();
+        let ended = std::thread::spawn(move || {
+            // Whoever comes next has found it taken.
+            left.accept().map(|_| drop(left))
+        });
+        Socket::bind(&path).unwrap();
+        ended.join().unwrap().unwrap();
     }
 
     #[test]

@@ -157,6 +157,7 @@ pub(super) fn write_operator(
 async fn serve(args: ManagerArgs, global: &Global, file: ConfigFile) -> Result<(), Failure> {
     global.start_logging("info")?;
     let config = args.check(file)?;
+    host::open_files::raise_limit();
     if let Err(error) = host::harden() {
         tracing::warn!(%error, "memory is not protected");
     }

@@ -6,6 +6,8 @@ pub(crate) mod files;
 mod hardening;
 pub(crate) mod inherited;
 pub(crate) mod logging;
+#[cfg(feature = "manager")]
+pub(crate) mod open_files;
 pub(crate) mod process_title;
 pub(crate) mod shared_memory;
 pub(crate) mod shutdown;

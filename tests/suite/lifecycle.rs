@@ -19,6 +19,7 @@ trials! {
     sigterm_unmounts_also_with_files_open,
     sigint_unmounts_also_with_files_open,
     a_killed_daemon_can_be_started_again,
+    a_manager_has_as_many_connections_as_the_system_lets_it,
     a_mount_point_that_is_not_there_is_refused_by_name,
     the_mount_runs_no_programs,
 }
@@ -146,4 +147,15 @@ fn the_mount_runs_no_programs() {
     for option in ["ro", "nosuid", "nodev", "noexec"] {
         assert!(line.split([' ', ',']).any(|word| word == option), "{option} is missing in {line}");
     }
+}
+
+fn a_manager_has_as_many_connections_as_the_system_lets_it() {
+    let site = Site::start();
+    let limits = fs::read_to_string(format!("/proc/{}/limits", site.manager.process().pid()));
+    let limits = limits.expect("the manager's limits");
+    let files = limits.lines().find(|line| line.starts_with("Max open files")).expect("that of open files");
+    let [soft, hard] = files.split_whitespace().skip(3).take(2).collect::<Vec<_>>()[..] else {
+        panic!("{files}")
+    };
+    assert_eq!(soft, hard, "and not the 1024 that a shell or systemd starts with");
 }

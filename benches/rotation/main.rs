@@ -20,6 +20,8 @@ use comfy_table::{Table, presets};
 use self::dev::Dev;
 
 const ROTATIONS: usize = 1_000;
+/// Far more than a rotation takes.
+const DEADLINE: Duration = Duration::from_secs(30);
 /// Set to the file in the process that reads.
 const READ: &str = "ROTATION_READER";
 
@@ -94,7 +96,10 @@ impl Drop for Container {
 fn read_on_demand(file: &str) {
     for wanted in std::io::stdin().lines() {
         let wanted = wanted.expect("a line");
-        while fs::read(file).expect("a value") != wanted.as_bytes() {}
+        let deadline = Instant::now() + DEADLINE;
+        while fs::read(file).expect("a value") != wanted.as_bytes() {
+            assert!(Instant::now() < deadline, "a rotation is not seen");
+        }
         println!("{wanted}");
     }
 }

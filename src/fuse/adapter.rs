@@ -14,11 +14,9 @@ use fuser::{
 };
 use tokio::runtime::Handle as Runtime;
 
-use super::announced::Announced;
 use super::connection::agree;
-use super::event::Deed;
+use super::events::{Announced, Deed, Doing};
 use super::journal::{Entry, Journal};
-use super::stage::Doing;
 use crate::fs::{
     Access, Attributes, FileSystem, FsError, Full, Handle, Inode, Kind, Opening, Readiness, RequestId,
 };

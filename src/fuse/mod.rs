@@ -5,36 +5,30 @@
 //! ([`Server`]) are done by different processes; between them is a [`Connection`].
 
 mod adapter;
-mod announced;
 pub(crate) mod attach;
-mod backlog;
 mod connection;
 pub(crate) mod device;
 mod error;
-mod event;
-mod event_queue;
+mod events;
 mod journal;
 mod mount;
 mod mount_point;
 pub(crate) mod mount_table;
-mod newcomers;
 mod notices;
 mod refusal;
 mod resume;
 mod server;
-mod stage;
 #[cfg(test)]
 pub(crate) mod tests;
 
 pub(crate) use self::attach::{Audience, Superblock};
-pub(crate) use self::backlog::Watched;
 pub(crate) use self::connection::{Agreement, Connection};
 pub(crate) use self::error::MountError;
-pub(crate) use self::event::{Deed, Event, Inotify};
-pub(crate) use self::event_queue::{EventReceiver, EventSender, event_queue};
+pub(crate) use self::events::{
+    Deed, Event, EventReceiver, EventSender, Inotify, Stage, Watched, event_queue,
+};
 pub(crate) use self::journal::{Blame, Journal};
 pub(crate) use self::mount::Mount;
 pub(crate) use self::mount_table::{MountTable, MountTableWatch};
 pub(crate) use self::refusal::PreparedRefusal;
 pub(crate) use self::server::{PreparedServer, Server};
-pub(crate) use self::stage::Stage;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use fuser::{INodeNo, Notifier, PollHandle};
 
-use super::backlog::{Backlog, Watched};
+use super::events::{Backlog, Watched};
 use crate::fs::{Change, FileSystem, Inode, Kind, Place};
 
 /// How long events wait before there may be room for them.

@@ -7,15 +7,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::runtime::Handle as Runtime;
 
 use super::adapter::Adapter;
-use super::announced::Announced;
-use super::backlog::Watched;
 use super::connection::{Agreement, Connection};
-use super::event::Inotify;
+use super::events::{Announced, Inotify, Newcomers, Stage, Watched};
 use super::journal::Journal;
-use super::newcomers::Newcomers;
 use super::notices::Notices;
 use super::resume::{Serving, Standby};
-use super::stage::Stage;
 use crate::fs::{Change, FileSystem};
 
 /// A file system that is ready to be served, and is not yet.

@@ -13,11 +13,11 @@ use crate::fs::{Change, Inode};
 /// this misses none that the same worker has answered; what a former one has, the notifier asks the
 /// kernel.
 #[derive(Debug, Default)]
-pub(super) struct Newcomers(Mutex<HashMap<Inode, bool>>);
+pub(in crate::fuse) struct Newcomers(Mutex<HashMap<Inode, bool>>);
 
 impl Newcomers {
     /// Learns of what has changed.
-    pub(super) fn learn(&self, changes: &[Change]) {
+    pub(in crate::fuse) fn learn(&self, changes: &[Change]) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for change in changes {
             match change {
@@ -29,14 +29,14 @@ impl Newcomers {
     }
 
     /// Somebody has been told that it is there.
-    pub(super) fn see(&self, inode: Inode) {
+    pub(in crate::fuse) fn see(&self, inode: Inode) {
         if let Some(seen) = self.0.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&inode) {
             *seen = true;
         }
     }
 
     /// Watchers are about to be told: whether it has been seen. It is none of them any more.
-    pub(super) fn take(&self, inode: Inode) -> bool {
+    pub(in crate::fuse) fn take(&self, inode: Inode) -> bool {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&inode).unwrap_or(false)
     }
 }

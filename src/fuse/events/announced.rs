@@ -9,7 +9,7 @@ use std::time::Duration;
 use fuser::{INodeNo, ReplyEntry, Request};
 use jiff::Timestamp;
 
-use super::adapter::{Adapter, GENERATION, TTL, errno, file_attr};
+use super::super::adapter::{Adapter, GENERATION, TTL, errno, file_attr};
 use super::event::Deed;
 use super::newcomers::Newcomers;
 use super::stage::{Doing, Stage};
@@ -17,11 +17,11 @@ use crate::fs::{Attributes, FsError, Inode, Kind};
 
 /// How a mount's adapter knows the notifier.
 #[derive(Debug)]
-pub(super) struct Announced {
-    pub(super) stage: Stage,
+pub(in crate::fuse) struct Announced {
+    pub(in crate::fuse) stage: Stage,
     /// The mount's place among those of the daemon.
-    pub(super) mount: usize,
-    pub(super) newcomers: Arc<Newcomers>,
+    pub(in crate::fuse) mount: usize,
+    pub(in crate::fuse) newcomers: Arc<Newcomers>,
 }
 
 /// Not at all: what is answered so is the notifier's alone, and everybody else asks for himself.
@@ -29,13 +29,13 @@ const NOT_REMEMBERED: Duration = Duration::ZERO;
 
 impl Adapter {
     /// What the notifier is doing, if it is the one who asks.
-    pub(super) fn doing(&self, request: &Request) -> Option<Doing> {
+    pub(in crate::fuse) fn doing(&self, request: &Request) -> Option<Doing> {
         let Announced { stage, mount, .. } = self.announced.as_ref()?;
         stage.doing(*mount, request.pid(), request.uid())
     }
 
     /// What is answered to a look-up that has `found` this, and how long it may be remembered.
-    pub(super) fn looked_up(
+    pub(in crate::fuse) fn looked_up(
         &self,
         request: &Request,
         parent: Inode,
@@ -54,12 +54,16 @@ impl Adapter {
     }
 
     /// Refuses what does not belong to this deed of the notifier's.
-    pub(super) fn allow(&self, request: &Request, allowed: impl Fn(&Doing) -> bool) -> Result<(), FsError> {
+    pub(in crate::fuse) fn allow(
+        &self,
+        request: &Request,
+        allowed: impl Fn(&Doing) -> bool,
+    ) -> Result<(), FsError> {
         self.doing(request).is_some_and(|doing| allowed(&doing)).then_some(()).ok_or(FsError::ReadOnly)
     }
 
     /// Makes what is there: a file that the notifier announces.
-    pub(super) fn make(
+    pub(in crate::fuse) fn make(
         &self,
         request: &Request,
         parent: INodeNo,
@@ -106,7 +110,7 @@ impl Doing {
 
     /// The attributes of what the notifier is about to remove, and of the directory that leads to it,
     /// when there is neither any more.
-    pub(super) fn gone(&self, inode: Inode) -> Option<(Attributes, Duration)> {
+    pub(in crate::fuse) fn gone(&self, inode: Inode) -> Option<(Attributes, Duration)> {
         let kind = match self.deed {
             Deed::Remove if inode == self.inode => Kind::File,
             Deed::Remove if inode == self.parent => Kind::Directory,

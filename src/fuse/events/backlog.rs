@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::event::{Event, Inotify};
-use super::event_queue::{EventSender, MOST_EVENTS};
+use super::queue::{EventSender, MOST_EVENTS};
 use crate::fs::Change;
 
 /// How many events wait. More than that, and a notifier that does not keep up costs events instead of
@@ -24,7 +24,7 @@ pub(crate) struct Watched {
 }
 
 /// The events of a mount that are not in the queue yet, in order.
-pub(super) struct Backlog {
+pub(in crate::fuse) struct Backlog {
     watched: Option<Watched>,
     waiting: VecDeque<Event>,
     /// Each with how many events have to be sent before it may be dropped.
@@ -32,13 +32,13 @@ pub(super) struct Backlog {
 }
 
 impl Backlog {
-    pub(super) const fn new(watched: Option<Watched>) -> Self {
+    pub(in crate::fuse) const fn new(watched: Option<Watched>) -> Self {
         Self { watched, waiting: VecDeque::new(), told: VecDeque::new() }
     }
 
     /// Adds what changes are worth, and `told`, which is dropped when all of it is in the queue: from
     /// then on it survives this process.
-    pub(super) fn add(&mut self, changes: &[Change], told: Box<dyn Send>) {
+    pub(in crate::fuse) fn add(&mut self, changes: &[Change], told: Box<dyn Send>) {
         let events = self.watched.iter().flat_map(|Watched { inotify, mount, .. }| {
             changes.iter().flat_map(|change| inotify.events(*mount, change))
         });
@@ -53,7 +53,7 @@ impl Backlog {
     }
 
     /// Sends what there is room for. Tells whether something still waits.
-    pub(super) fn flush(&mut self) -> bool {
+    pub(in crate::fuse) fn flush(&mut self) -> bool {
         while !self.waiting.is_empty() {
             let packet = self.waiting.make_contiguous();
             let packet = packet.get(..MOST_EVENTS).unwrap_or(packet);
@@ -78,7 +78,7 @@ mod tests {
     use std::sync::atomic::AtomicUsize;
     use std::sync::atomic::Ordering::Relaxed;
 
-    use super::super::event_queue::event_queue;
+    use super::super::queue::event_queue;
     use super::*;
     use crate::fs::{Inode, Kind, Place};
 

@@ -30,10 +30,10 @@ pub(crate) struct Stage(Words);
 
 /// What the notifier does now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Doing {
-    pub(super) deed: Deed,
-    pub(super) parent: Inode,
-    pub(super) inode: Inode,
+pub(in crate::fuse) struct Doing {
+    pub(in crate::fuse) deed: Deed,
+    pub(in crate::fuse) parent: Inode,
+    pub(in crate::fuse) inode: Inode,
 }
 
 impl Stage {
@@ -88,7 +88,7 @@ impl Stage {
     }
 
     /// What the notifier does on a mount, if this is the process that asks.
-    pub(super) fn doing(&self, mount: usize, process: u32, user: u32) -> Option<Doing> {
+    pub(in crate::fuse) fn doing(&self, mount: usize, process: u32, user: u32) -> Option<Doing> {
         // 0 is also who is in no process namespace that the kernel could name it in.
         if process == 0 || user != 0 || self.0[PROCESS].load(Acquire) != u64::from(process) {
             return None;

@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, test_kill_process};
 use crate::harness::area::{Area, Logs};
 use crate::harness::process::{Outcome, finish, secretfs};
 use crate::harness::requirement::trials;
-use crate::harness::supervised::{Supervised, arguments};
+use crate::harness::supervised::{Supervised, arguments, supervisor};
 use crate::harness::{Node, Site, deadline};
 
 trials! {
@@ -69,7 +69,7 @@ fn serving() -> (Site, Node) {
 /// A script over the directory of `web`, which it finds in `SECRETS`.
 fn supervise(site: &Site, node: &Node, options: &[&str], script: &str) -> Supervised {
     let directory = node.path("web");
-    let mut command = secretfs();
+    let mut command = supervisor();
     command.args(arguments(&directory, options, script)).env("SECRETS", directory);
     Supervised::start_by(&mut command, site.logs())
 }

@@ -7,14 +7,23 @@ use rustix::process::Signal;
 
 use super::area::Logs;
 use super::deadline;
-use super::process::{Daemon, secretfs};
+use super::process::{Daemon, SECRETFS};
 
 pub(crate) struct Supervised(Daemon);
+
+/// The program under test where no signal is ignored. A supervisor goes on ignoring what was ignored when
+/// it was started, as SIGHUP is where the suite runs under nohup.
+pub(crate) fn supervisor() -> Command {
+    let mut command = Command::new("env");
+    command.arg("--default-signal").arg(SECRETFS);
+    command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
+    command
+}
 
 impl Supervised {
     /// Starts `script` over a directory; `options` are those of `secretfs run`.
     pub(crate) fn start(directory: &Path, options: &[&str], script: &str, logs: &Logs) -> Self {
-        let mut command = secretfs();
+        let mut command = supervisor();
         command.args(arguments(directory, options, script));
         Self::start_by(&mut command, logs)
     }

@@ -120,21 +120,23 @@ impl ValueCache {
 
     /// The value, or the flight that brings it.
     fn board(&self, request: ValueRequest) -> Result<Arc<Value>, Flight> {
-        let key = Key::of(&request);
         let mut state = lock(&self.shared);
-        if let Some(value) = state.shelf.get(&key) {
-            state.counters.hits += 1;
-            return Ok(value);
+        let found = self.find(&mut state, request);
+        match &found {
+            Ok(_) => state.counters.hits += 1,
+            Err(_) => state.counters.misses += 1,
         }
-        state.counters.misses += 1;
-        Err(self.fly(&mut state, request))
+        found
     }
 
-    /// The flight that brings a value, a new one if there is none.
-    fn fly(&self, state: &mut State, request: ValueRequest) -> Flight {
+    /// The value, or the flight that brings it, a new one if there is none. Not counted.
+    fn find(&self, state: &mut State, request: ValueRequest) -> Result<Arc<Value>, Flight> {
         let key = Key::of(&request);
+        if let Some(value) = state.shelf.get(&key) {
+            return Ok(value);
+        }
         let launch = || self.launch(key.clone(), request);
-        state.flights.entry(key.clone()).or_insert_with(launch).clone()
+        Err(state.flights.entry(key.clone()).or_insert_with(launch).clone())
     }
 
     /// A task of its own, so that it lands even when all who waited have gone. It cannot land before
@@ -179,14 +181,10 @@ impl ValueCache {
 
     async fn fetch_ahead(self: Arc<Self>, requests: Vec<ValueRequest>) {
         let fetch = async |request: ValueRequest| {
-            let flight = {
-                let mut state = lock(&self.shared);
-                // What a template is made from is here already.
-                let is_here = state.shelf.get(&Key::of(&request)).is_some();
-                (!is_here).then(|| self.fly(&mut state, request))
-            };
-            // If it fails, the next open asks again and says why.
-            if let Some(flight) = flight {
+            // What a template is made from is here already. If it fails, the next open asks again and says
+            // why.
+            let found = self.find(&mut lock(&self.shared), request);
+            if let Err(flight) = found {
                 let _ = flight.await;
             }
         };

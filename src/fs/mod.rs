@@ -3,6 +3,7 @@
 //! Names, attributes and listings come from the last manifest, values from the cache. Only an open
 //! whose value is not in the cache waits for the manager, and it has a deadline: no program hangs.
 
+mod answer;
 mod change;
 mod error;
 mod freshness;
@@ -29,11 +30,11 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use futures::FutureExt;
-use futures::future::BoxFuture;
 use secretfs_wire::VersionId;
 use secretfs_wire::manifest::Manifest;
 use tokio::sync::watch;
 
+pub(crate) use self::answer::{Access, Full, Opening, Readiness};
 pub(crate) use self::change::{Change, Place};
 pub(crate) use self::error::FsError;
 pub(crate) use self::freshness::{DEFAULT_MAX_STALE, Freshness};
@@ -65,33 +66,6 @@ pub(crate) struct FileSystem {
     key: InodeKey,
     layout: Layout,
     deadline: Duration,
-}
-
-/// An answer to an open.
-pub(crate) enum Opening {
-    /// The value is here.
-    Ready(Handle),
-    /// The value must be fetched. Ends by itself, at the latest with the deadline; must be polled
-    /// in a tokio runtime and to its end, or else the handle is never released.
-    Wait(BoxFuture<'static, Result<Handle, FsError>>),
-}
-
-/// What an open asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Access {
-    /// `O_RDONLY`.
-    Read,
-    /// Anything else.
-    Write,
-}
-
-/// What there is to poll for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Readiness {
-    /// The handle reads the current version.
-    Current,
-    /// The file has another version now, or is gone: open it again.
-    Changed,
 }
 
 impl FileSystem {
@@ -389,13 +363,4 @@ impl FileSystem {
 
 fn changed(inodes: impl IntoIterator<Item = Inode>) -> Vec<Change> {
     inodes.into_iter().map(|inode| Change::Changed { inode }).collect()
-}
-
-/// Whether whoever takes directory entries has room for more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Full {
-    /// This entry did not fit any more.
-    Yes,
-    /// Go on.
-    No,
 }

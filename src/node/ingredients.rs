@@ -17,7 +17,7 @@ pub(super) struct Ingredients {
 impl Ingredients {
     /// Another manifest is about to be shown.
     pub(super) fn learn(&mut self, manifest: &Arc<Manifest>) {
-        for target in manifest.services.values().flat_map(BTreeMap::values) {
+        for target in manifest.targets() {
             if let Content::Template(recipe) = &target.content {
                 let inputs = recipe.inputs.values().map(|input| input.version_id).collect();
                 self.of.insert(target.version_id, inputs);
@@ -33,8 +33,7 @@ impl Ingredients {
         held: BTreeMap<VersionId, u64>,
         told: &Arc<Manifest>,
     ) -> BTreeMap<VersionId, u64> {
-        let targets = || told.services.values().flat_map(BTreeMap::values);
-        let served: BTreeSet<_> = targets().map(|target| target.version_id).collect();
+        let served: BTreeSet<_> = told.targets().map(|target| target.version_id).collect();
         // While a newer one is on its way to the kernel, nobody has opened what it brings.
         if self.newest.as_ref().is_some_and(|newest| Arc::ptr_eq(newest, told)) {
             self.of.retain(|rendering, _| held.contains_key(rendering) || served.contains(rendering));

@@ -127,7 +127,7 @@ impl Shown {
     pub(super) fn set(&mut self, sequence: Sequence, manifest: &Manifest, rejected: &[Rejected]) {
         self.sequence = sequence;
         self.services = manifest.services.len();
-        self.targets = manifest.services.values().map(|targets| targets.len()).sum();
+        self.targets = manifest.targets().count();
         let entry = |Rejected { entry, reason }: &Rejected| RejectedEntry {
             entry: entry.clone(),
             reason: reason.clone(),

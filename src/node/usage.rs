@@ -113,8 +113,8 @@ pub(super) async fn report_usage(node: Arc<Node>, client: Arc<ArcSwap<NodeClient
 }
 
 fn served(manifest: &Manifest) -> BTreeSet<VersionId> {
-    let targets = manifest.services.values().flat_map(BTreeMap::values);
-    targets.filter(|target| target.attached().is_some()).map(|target| target.version_id).collect()
+    let attached = manifest.targets().filter(|target| target.attached().is_some());
+    attached.map(|target| target.version_id).collect()
 }
 
 /// All that can be reported.

@@ -19,6 +19,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use backon::{BlockingRetryable as _, ConstantBuilder};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
@@ -105,12 +106,11 @@ fn run() -> Result<(), NotifierError> {
 fn notify(event: &Event, mounts: &[(usize, OwnedFd)], stage: &Stage) {
     let Some((_, mount)) = mounts.iter().find(|(place, _)| *place == event.mount) else { return };
     let began = Instant::now();
-    loop {
-        match perform(event, mount, stage) {
-            Ok(()) => return tracing::debug!(?event, "watchers are told"),
-            // From a worker that refuses everything until another one lives long enough.
-            Err(Errno::IO) if began.elapsed() < PATIENCE => std::thread::sleep(RETRY),
-            Err(error) => return tracing::warn!(%error, ?event, "watchers are not told"),
-        }
+    // From a worker that refuses everything until another one lives long enough.
+    let is_refused = |error: &Errno| *error == Errno::IO && began.elapsed() < PATIENCE;
+    let again = ConstantBuilder::default().with_delay(RETRY).without_max_times();
+    match (|| perform(event, mount, stage)).retry(again).when(is_refused).call() {
+        Ok(()) => tracing::debug!(?event, "watchers are told"),
+        Err(error) => tracing::warn!(%error, ?event, "watchers are not told"),
     }
 }

@@ -208,6 +208,11 @@ impl Manifest {
         (manifest, rejected)
     }
 
+    /// What is known of all targets.
+    pub fn targets(&self) -> impl Iterator<Item = &Target> {
+        self.services.values().flat_map(BTreeMap::values)
+    }
+
     /// The target of a service, if the node may see it.
     pub fn target(&self, service: &ServiceName, target: &TargetName) -> Option<&Target> {
         self.services.get(service)?.get(target)

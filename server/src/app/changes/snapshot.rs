@@ -76,12 +76,9 @@ impl Service {
 impl View {
     /// What a node that has `follow` must be told, as it is sent.
     pub(in crate::app) fn against(&self, follow: &Follow) -> Arc<RawValue> {
-        let differs = |(name, service): &(&ServiceName, &Arc<Service>)| {
-            follow.have.get(*name).is_none_or(|digest| digest != service.digest())
-        };
-        let services = self.services.iter().filter(differs).map(|(_, service)| service.raw.clone());
-        let gone = follow.have.keys().filter(|name| !self.services.contains_key(*name));
-        written(&Change { services: services.collect(), removed: gone.map(ToString::to_string).collect() })
+        let is_there =
+            |name: &ServiceName, service: &Service| follow.have.get(name) == Some(service.digest());
+        written(&self.change(is_there, follow.have.keys()))
     }
 
     /// What a node that has `before` must be told, as it is sent. `None` when that is nothing.
@@ -102,14 +99,27 @@ impl View {
     }
 
     fn difference(&self, before: &Self) -> Written {
-        let differs = |(name, service): &(&ServiceName, &Arc<Service>)| {
-            before.services.get(*name).is_none_or(|old| !Arc::ptr_eq(old, service))
+        let is_there = |name: &ServiceName, service: &Service| {
+            before.services.get(name).is_some_and(|old| std::ptr::eq(old.as_ref(), service))
         };
-        let services = self.services.iter().filter(differs).map(|(_, service)| service.raw.clone());
-        let gone = before.services.keys().filter(|name| !self.services.contains_key(*name));
-        let change =
-            Change { services: services.collect(), removed: gone.map(ToString::to_string).collect() };
+        let change = self.change(is_there, before.services.keys());
         (change != Change::default()).then(|| written(&change))
+    }
+
+    /// What is sent to somebody who has services of these names, `is_there` those that are the same.
+    fn change<'a>(
+        &self,
+        is_there: impl Fn(&ServiceName, &Service) -> bool,
+        names: impl Iterator<Item = &'a ServiceName>,
+    ) -> Change {
+        let differing = self.services.iter().filter(|(name, service)| !is_there(name, service));
+        Change {
+            services: differing.map(|(_, service)| service.raw.clone()).collect(),
+            removed: names
+                .filter(|name| !self.services.contains_key(*name))
+                .map(ToString::to_string)
+                .collect(),
+        }
     }
 }
 

@@ -37,6 +37,9 @@ pub struct RawConfig {
     pub heartbeat_interval: Option<String>,
     /// How long a node's session key is kept. Default: `1h`.
     pub session_lifetime: Option<String>,
+    /// How long a data key is kept that a key backend outside the manager has unwrapped; such a backend is
+    /// asked once in this time for each. Default: `5m`; `0s` keeps none.
+    pub data_key_lifetime: Option<String>,
     /// How many connections are open at once; more wait to be accepted. Default: 10000.
     pub max_connections: Option<usize>,
     /// How many requests one HTTP/2 connection may have open at once. Default: 256.
@@ -66,6 +69,8 @@ pub struct Config {
     pub heartbeat_interval: Duration,
     /// How long a node's session key is kept.
     pub session_lifetime: Duration,
+    /// How long a data key is kept that a key backend outside the manager has unwrapped.
+    pub data_key_lifetime: Duration,
     /// How many connections are open at once.
     pub max_connections: usize,
     /// How many requests one HTTP/2 connection may have open at once.
@@ -128,6 +133,7 @@ impl RawConfig {
             request_timeout: self.request_timeout.or(lower.request_timeout),
             heartbeat_interval: self.heartbeat_interval.or(lower.heartbeat_interval),
             session_lifetime: self.session_lifetime.or(lower.session_lifetime),
+            data_key_lifetime: self.data_key_lifetime.or(lower.data_key_lifetime),
             max_connections: self.max_connections.or(lower.max_connections),
             max_streams: self.max_streams.or(lower.max_streams),
         }
@@ -155,10 +161,24 @@ impl RawConfig {
             request_timeout: duration("request_timeout", self.request_timeout, "30s")?,
             heartbeat_interval: duration("heartbeat_interval", self.heartbeat_interval, "5s")?,
             session_lifetime: duration("session_lifetime", self.session_lifetime, "1h")?,
+            data_key_lifetime: data_key_lifetime(self.data_key_lifetime)?,
             max_connections: within("max_connections", self.max_connections.unwrap_or(10_000), 1_000_000)?,
             max_streams: within("max_streams", self.max_streams.unwrap_or(256), 100_000)?,
         })
     }
+}
+
+/// The one duration that may be nothing, and that is never long.
+fn data_key_lifetime(given: Option<String>) -> Result<Duration, InvalidConfig> {
+    let lifetime = parsed("data_key_lifetime", given.unwrap_or_else(|| "5m".to_owned()))?;
+    if lifetime > DAY {
+        return Err(InvalidConfig::OutOfRange { setting: "data_key_lifetime", range: "0s to 24h" });
+    }
+    Ok(lifetime)
+}
+
+fn parsed(setting: &'static str, given: String) -> Result<Duration, InvalidConfig> {
+    humantime::parse_duration(&given).map_err(|source| InvalidConfig::Duration { setting, given, source })
 }
 
 fn duration(
@@ -166,12 +186,7 @@ fn duration(
     given: Option<String>,
     default: &'static str,
 ) -> Result<Duration, InvalidConfig> {
-    let given = given.unwrap_or_else(|| default.to_owned());
-    let duration = humantime::parse_duration(&given).map_err(|source| InvalidConfig::Duration {
-        setting,
-        given,
-        source,
-    })?;
+    let duration = parsed(setting, given.unwrap_or_else(|| default.to_owned()))?;
     // A certificate's times are whole seconds; the other limits are never useful below some
     // milliseconds, and tests need short ones.
     let least = if setting == "node_certificate_lifetime" { Duration::from_secs(1) } else { MILLISECOND };
@@ -183,7 +198,8 @@ fn duration(
 }
 
 const MILLISECOND: Duration = Duration::from_millis(1);
-const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+const YEAR: Duration = DAY.saturating_mul(365);
 
 fn within<N: PartialOrd + From<u8>>(setting: &'static str, given: N, most: N) -> Result<N, InvalidConfig> {
     if given < N::from(1) || given > most {
@@ -262,6 +278,7 @@ mod tests {
             ("listens = '0.0.0.0:1'", "cannot be read"),
             ("request_timeout = 'soon'", "request_timeout"),
             ("node_certificate_lifetime = '10ms'", "node_certificate_lifetime must be 1s"),
+            ("data_key_lifetime = '25h'", "data_key_lifetime must be 0s"),
             ("max_connections = 0", "max_connections"),
             ("names = ['a b']", "names"),
             ("url = 'http://plain:80'", "url"),

@@ -5,7 +5,7 @@
 //! root.key         the root key as text; may be kept elsewhere and put back by `unlock`
 //! ca.pem           the CA's certificate
 //! ca.key.sealed    the CA's private key, sealed under the root key
-//! keys/NAME.key    an environment's key, sealed under the root key
+//! keys/NAME/N.key  version N of a local key, sealed under the root key
 //! store.db         the store
 //! ```
 
@@ -14,7 +14,6 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use secretfs_wire::KeyName;
 use zeroize::Zeroizing;
 
 const OWNER_ONLY_DIRECTORY: u32 = 0o700;
@@ -65,11 +64,7 @@ impl DataDir {
     /// Makes a directory for a new manager; an existing one must be empty.
     pub(crate) fn create(path: &Path) -> Result<Self, DataDirError> {
         let create = |path: &Path| {
-            DirBuilder::new()
-                .recursive(true)
-                .mode(OWNER_ONLY_DIRECTORY)
-                .create(path)
-                .map_err(|source| DataDirError::Create { path: path.to_owned(), source })
+            create_directory(path).map_err(|source| DataDirError::Create { path: path.to_owned(), source })
         };
         create(path)?;
         let mut entries =
@@ -126,26 +121,10 @@ impl DataDir {
         write_new(&self.path, CA_CERTIFICATE, certificate.as_bytes())
     }
 
-    pub(crate) fn read_environment_key(&self, name: &KeyName) -> io::Result<Option<Vec<u8>>> {
-        present(fs::read(self.path.join(KEYS).join(key_file(name))))
+    /// Where the local keys are.
+    pub(crate) fn keys(&self) -> PathBuf {
+        self.path.join(KEYS)
     }
-
-    /// Leaves a key that is there as it is: what it wraps would be lost.
-    pub(crate) fn create_environment_key(&self, name: &KeyName, sealed: &[u8]) -> io::Result<()> {
-        match write_new(&self.path.join(KEYS), &key_file(name), sealed) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-            result => result,
-        }
-    }
-
-    /// Whether the keys' directory can be read.
-    pub(crate) fn probe(&self) -> io::Result<()> {
-        fs::read_dir(self.path.join(KEYS)).map(|_| ())
-    }
-}
-
-fn key_file(name: &KeyName) -> String {
-    format!("{name}.key")
 }
 
 fn present<T>(read: io::Result<T>) -> io::Result<Option<T>> {
@@ -158,11 +137,21 @@ fn present<T>(read: io::Result<T>) -> io::Result<Option<T>> {
 
 /// Writes a file that appears whole or not at all, survives a power failure once this returns, and
 /// never replaces another. Only its owner can read it.
-fn write_new(directory: &Path, name: &str, content: &[u8]) -> io::Result<()> {
+pub(crate) fn write_new(directory: &Path, name: &str, content: &[u8]) -> io::Result<()> {
     let mut file = tempfile::Builder::new().prefix(".new-").tempfile_in(directory)?;
     file.write_all(content)?;
     file.as_file().sync_all()?;
     file.persist_noclobber(directory.join(name)).map_err(|error| error.error)?;
+    sync(directory)
+}
+
+/// Makes a directory that only its owner enters, unless it is there.
+pub(crate) fn create_directory(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(OWNER_ONLY_DIRECTORY).create(path)
+}
+
+/// Makes what was created in a directory, or removed from it, survive a power failure.
+pub(crate) fn sync(directory: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }
 

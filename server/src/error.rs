@@ -4,9 +4,9 @@ use axum::Json;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use secretfs_wire::api::{ApiError, ErrorBody, ErrorCode};
-use secretfs_wire::{ServiceName, TargetName};
+use secretfs_wire::{SecretName, ServiceName, TargetName};
 
-use crate::keys::KeyError;
+use crate::keys::{BackendFault, KeyError};
 use crate::store::StoreError;
 
 /// Why a request was not served. Its `Display` is what the caller reads; causes that only the
@@ -49,6 +49,15 @@ pub(crate) enum Error {
     SessionUnknown,
     #[error("the body is larger than {limit} bytes")]
     TooLarge { limit: usize },
+    #[error("the key was changed by somebody else at the same time")]
+    KeyChanged,
+    #[error("{0}")]
+    KeyInUse(String),
+    #[error("version {version} of secret {secret} was not sealed for the place where it is stored")]
+    Damaged { secret: SecretName, version: u64 },
+    /// What the caller reads of a key's failure depends on which it is.
+    #[error("{}", key_message(.0))]
+    Key(#[source] KeyError),
     #[error("the manager cannot do this now")]
     Unavailable(#[source] Cause),
     #[error("the manager failed")]
@@ -80,7 +89,11 @@ impl Error {
             | Self::TargetTaken { .. }
             | Self::InTemplates { .. }
             | Self::Revoked { .. }
+            | Self::KeyChanged
+            | Self::KeyInUse(_)
             | Self::Raced { .. } => (ErrorCode::Conflict, StatusCode::CONFLICT),
+            Self::Damaged { .. } => (ErrorCode::Internal, StatusCode::INTERNAL_SERVER_ERROR),
+            Self::Key(error) => key_kind(error),
             Self::Superseded => (ErrorCode::Superseded, StatusCode::CONFLICT),
             Self::SessionUnknown => (ErrorCode::SessionUnknown, StatusCode::CONFLICT),
             Self::TooLarge { .. } => (ErrorCode::TooLarge, StatusCode::PAYLOAD_TOO_LARGE),
@@ -101,6 +114,10 @@ impl Error {
             }
             Self::Revoked { .. } => "remove it and join again with a new token",
             Self::Raced { .. } => "look at it and try again",
+            Self::KeyChanged => "try again",
+            Self::KeyInUse(_) => "move them first with `secretfs key rewrap`",
+            Self::Damaged { .. } => "rotate the secret, or restore the store from a backup",
+            Self::Key(KeyError::NotConfigured(_)) => "configure it in the manager's section, and restart it",
             Self::SessionUnknown => "begin a new session",
             Self::Exists { kind: "node", .. } => {
                 "revoke or remove that node first, or join under another name"
@@ -131,6 +148,8 @@ impl From<StoreError> for Error {
             StoreError::Revoked { name } => Self::Revoked { name },
             StoreError::Raced { name } => Self::Raced { name },
             StoreError::NoEarlierVersion { .. } => Self::Invalid(error.to_string()),
+            StoreError::KeyInUse { .. } => Self::KeyInUse(error.to_string()),
+            StoreError::KeyRetired { .. } => Self::KeyChanged,
             StoreError::TokenRefused => {
                 Self::Unauthenticated("this join token is wrong, used or expired; ask for a new one")
             }
@@ -142,20 +161,48 @@ impl From<StoreError> for Error {
 
 impl From<KeyError> for Error {
     fn from(error: KeyError) -> Self {
-        match error {
-            KeyError::File { .. } => Self::Unavailable(Box::new(error)),
-            KeyError::Missing(_) | KeyError::Refused | KeyError::Crypto | KeyError::Size(_) => {
-                Self::internal(error)
-            }
+        Self::Key(error)
+    }
+}
+
+/// Files and cryptography are the manager's own; what a key backend outside of it says is for
+/// whoever has to mend it.
+fn key_message(error: &KeyError) -> String {
+    match error {
+        KeyError::Exists(_)
+        | KeyError::NotConfigured(_)
+        | KeyError::Backend { .. }
+        | KeyError::Missing(_) => error.to_string(),
+        KeyError::File { .. } => "the manager cannot do this now".to_owned(),
+        KeyError::Refused | KeyError::Crypto | KeyError::Size(_) => "the manager failed".to_owned(),
+    }
+}
+
+fn key_kind(error: &KeyError) -> (ErrorCode, StatusCode) {
+    match error {
+        _ if error.is_transient() => (ErrorCode::Unavailable, StatusCode::SERVICE_UNAVAILABLE),
+        KeyError::Exists(_) | KeyError::Backend { fault: BackendFault::NotAllowed(_), .. } => {
+            (ErrorCode::Conflict, StatusCode::CONFLICT)
         }
+        KeyError::NotConfigured(_) => (ErrorCode::Invalid, StatusCode::BAD_REQUEST),
+        KeyError::Missing(_)
+        | KeyError::Refused
+        | KeyError::Crypto
+        | KeyError::Size(_)
+        | KeyError::File { .. }
+        | KeyError::Backend { .. } => (ErrorCode::Internal, StatusCode::INTERNAL_SERVER_ERROR),
     }
 }
 
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
         let (code, status) = self.kind();
-        if let Self::Internal(cause) | Self::Unavailable(cause) = &self {
-            tracing::error!(cause = %chain(cause.as_ref()), "a request failed");
+        match &self {
+            Self::Internal(cause) | Self::Unavailable(cause) => {
+                tracing::error!(cause = %chain(cause.as_ref()), "a request failed");
+            }
+            Self::Key(error) => tracing::error!(cause = %chain(error), "a request failed"),
+            _ => {}
         }
         let error = ApiError { code, message: self.to_string(), hint: self.hint() };
         (status, Json(ErrorBody { error })).into_response()

@@ -1,5 +1,6 @@
 //! Making, opening and unlocking a manager.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
@@ -13,7 +14,7 @@ use crate::ca::Authority;
 use crate::config::Config;
 use crate::data_dir::DataDir;
 use crate::error::Cause;
-use crate::keys::{KeyBackend, LocalKeys, RootKey};
+use crate::keys::{Keyring, LocalKeys, RootKey};
 use crate::store::{Environments as _, Sqlite, Store};
 
 const CA_KEY_LABEL: &str = "secretfs CA key v1";
@@ -24,7 +25,7 @@ const FIRST_OPERATOR: &str = "admin";
 pub struct Manager {
     pub(crate) config: Config,
     pub(crate) store: Arc<dyn Store>,
-    pub(crate) keys: Arc<dyn KeyBackend>,
+    pub(crate) keys: Arc<Keyring>,
     pub(crate) authority: Arc<Authority>,
 }
 
@@ -153,7 +154,11 @@ impl Manager {
         Ok(Self {
             config: config.clone(),
             store: Arc::new(store),
-            keys: Arc::new(LocalKeys::in_files(root, Arc::new(directory))),
+            keys: Arc::new(Keyring::new(
+                LocalKeys::in_files(root, Arc::new(directory)),
+                BTreeMap::new(),
+                config.data_key_lifetime,
+            )),
             authority: Arc::new(authority),
         })
     }
@@ -163,14 +168,13 @@ impl Manager {
     /// # Errors
     /// When keys, certificates or the store cannot be made.
     pub async fn in_memory(config: &Config) -> Result<(Self, OperatorCredentials), InitError> {
-        let root = RootKey::generate().map_err(|error| InitError::Keys(error.into()))?;
         let (authority, _) = Authority::create(now()).map_err(|error| InitError::Keys(error.into()))?;
         let store = Sqlite::in_memory().await.map_err(|error| InitError::Store(error.into()))?;
         let operator = first_operator(&authority, &store).await?;
         let manager = Self {
             config: config.clone(),
             store: Arc::new(store),
-            keys: Arc::new(LocalKeys::in_memory(root)),
+            keys: Arc::new(Keyring::in_memory()),
             authority: Arc::new(authority),
         };
         Ok((manager, operator))

@@ -23,6 +23,8 @@ pub(crate) struct Metrics {
     pub(crate) connections: Gauge,
     /// TLS handshakes that failed or took too long.
     pub(crate) failed_handshakes: Counter<u64, AtomicU64>,
+    /// Stored versions that did not open in the place where they were.
+    pub(crate) refused_versions: Counter<u64, AtomicU64>,
     nodes: Gauge,
 }
 
@@ -40,8 +42,8 @@ impl Metrics {
         // 100 µs to 1.6 s.
         let duration = Histogram::new(exponential_buckets(0.0001, 2.0, 15));
         let requests = Family::default();
-        let (connections, nodes, failed_handshakes) =
-            (Gauge::default(), Gauge::default(), Counter::default());
+        let (connections, nodes) = (Gauge::default(), Gauge::default());
+        let (failed_handshakes, refused_versions) = (Counter::default(), Counter::default());
         registry.register("requests", "Requests answered", requests.clone());
         registry.register_with_unit(
             "request_duration",
@@ -55,8 +57,13 @@ impl Metrics {
             "TLS handshakes that failed or took too long",
             failed_handshakes.clone(),
         );
+        registry.register(
+            "refused_versions",
+            "Stored versions that did not open where they were",
+            refused_versions.clone(),
+        );
         registry.register("connected_nodes", "Nodes whose change stream is up here", nodes.clone());
-        Self { registry, requests, duration, connections, failed_handshakes, nodes }
+        Self { registry, requests, duration, connections, failed_handshakes, refused_versions, nodes }
     }
 
     pub(crate) fn answered(&self, method: &str, path: &str, status: u16, took: Duration) {

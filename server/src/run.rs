@@ -36,11 +36,16 @@ pub async fn run(
     let tls = certificates.subscribe();
     let renewal = tokio::spawn(certificates.renew(shutdown.clone()));
 
+    let sweeping = tokio::spawn({
+        let keys = Arc::clone(&keys);
+        async move { keys.sweep().await }
+    });
     let app = Arc::new(App::new(config, store, keys, authority, shutdown.clone()));
     let (router, _) = api::router(Arc::clone(&app));
     tracing::info!(url = %app.config.url, version = env!("CARGO_PKG_VERSION"), "the manager serves");
     listener::serve(listener, tls, router, &app.config, &app.metrics, shutdown).await;
     renewal.abort();
+    sweeping.abort();
     tracing::info!("the manager has stopped");
     Ok(())
 }

@@ -59,7 +59,9 @@ impl TestManager {
         let (router, document) = crate::api::router(Arc::clone(&app));
         for environment in ["prod", "dev"] {
             let name = environment.parse().expect("a name");
-            app.create_environment(CreateEnvironment { name, key_name: None }).await.expect("created");
+            app.create_environment(CreateEnvironment { name, key_name: None, key_backend: None })
+                .await
+                .expect("created");
         }
         Self { app, document, router }
     }

@@ -165,7 +165,13 @@ async fn set_up(client: &OperatorClient, url: &Url) -> Result<NodeIdentity, Fail
     let environment: EnvironmentName = parse(ENVIRONMENT)?;
     let service: ServiceName = parse(SERVICE)?;
     let name: NodeName = parse("dev")?;
-    client.create_environment(&CreateEnvironment { name: environment.clone(), key_name: None }).await?;
+    client
+        .create_environment(&CreateEnvironment {
+            name: environment.clone(),
+            key_name: None,
+            key_backend: None,
+        })
+        .await?;
     let calls = client.environment(&environment);
     calls.create_service(&service).await?;
     for (secret, length) in SECRETS {

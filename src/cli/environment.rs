@@ -1,6 +1,6 @@
 use clap::Subcommand;
 use secretfs_wire::api::CreateEnvironment;
-use secretfs_wire::{EnvironmentName, KeyName};
+use secretfs_wire::{EnvironmentName, KeyBackendKind, KeyName};
 
 use super::config::ConfigFile;
 use super::connect::Operator;
@@ -18,6 +18,9 @@ pub(super) enum EnvironmentCommand {
         /// Its key's name [default: the environment's]
         #[arg(long, value_name = "KEY")]
         key_name: Option<KeyName>,
+        /// Where its key is kept: local, vault or pkcs11 [default: local]
+        #[arg(long, value_name = "BACKEND")]
+        key_backend: Option<KeyBackendKind>,
     },
     /// List environments
     #[command(after_help = "Example:\n  secretfs env ls --json")]
@@ -37,18 +40,15 @@ pub(super) async fn run(
 ) -> Result<(), Failure> {
     let Operator { client, .. } = Operator::new(global, &file)?;
     match command {
-        EnvironmentCommand::Create { name, key_name } => {
-            let created = client.create_environment(&CreateEnvironment { name, key_name }).await?;
+        EnvironmentCommand::Create { name, key_name, key_backend } => {
+            let asked = CreateEnvironment { name, key_name, key_backend };
+            let created = client.create_environment(&asked).await?;
             output::one(global, &created, created.name.as_str())?;
         }
         EnvironmentCommand::Ls => {
             let environments = client.environments().await?;
             output::listing(global, ["NAME", "KEY", "CREATED"], &environments, |environment| {
-                [
-                    environment.name.to_string(),
-                    environment.key_name.to_string(),
-                    output::time(environment.created),
-                ]
+                [environment.name.to_string(), environment.key.to_string(), output::time(environment.created)]
             })?;
         }
         EnvironmentCommand::Rm { name } => {

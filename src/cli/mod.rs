@@ -8,6 +8,7 @@ mod dev;
 mod environment;
 mod error;
 mod in_use;
+mod key;
 mod labels;
 #[cfg(feature = "manager")]
 mod manager;
@@ -115,6 +116,9 @@ enum Command {
     /// Services, what is attached to them and where they run
     #[command(subcommand)]
     Service(service::ServiceCommand),
+    /// The keys under which everything is encrypted: rotate, move, retire
+    #[command(subcommand)]
+    Key(key::KeyCommand),
     /// Nodes: join, run, approve, revoke
     #[command(subcommand)]
     Node(node::NodeCommand),
@@ -163,6 +167,7 @@ async fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Environment(command) => environment::run(command, &global, file()?).await,
         Command::Secret(command) => secret::run(command, &global, file()?).await,
         Command::Service(command) => service::run(command, &global, file()?).await,
+        Command::Key(command) => key::run(command, &global, file()?).await,
         Command::Node(command) => node::run(command, &global, file()?).await,
         Command::Run(args) => return run::run(args, &global).await,
         Command::Completions(args) => completions::run(&args),

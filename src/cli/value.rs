@@ -36,20 +36,22 @@ impl ValueArgs {
         if let Some(length) = self.generate {
             return Ok(NewValue::Generated(length));
         }
-        let path = self.file.unwrap_or_else(|| PathBuf::from("-"));
-        let shown =
-            if path.as_os_str() == "-" { "standard input".to_owned() } else { path.display().to_string() };
-        let value = tokio::task::spawn_blocking(move || match path.as_os_str() == "-" {
-            true => read_bounded(io::stdin().lock()),
-            false => read_bounded(File::open(path)?),
-        })
-        .await
-        .map_err(|error| Failure::from_error(&error))?
-        .map_err(|error| Failure::failed(format!("cannot read the value from {shown}: {error}")))?;
-        let value = SecretBytes::new(value)
-            .map_err(|error| Failure::failed(format!("{error}, and {shown} is not that")))?;
-        Ok(NewValue::Given(value))
+        read(self.file.unwrap_or_else(|| PathBuf::from("-"))).await.map(NewValue::Given)
     }
+}
+
+/// Reads a value from a file, or from standard input when that is `-`.
+pub(super) async fn read(path: PathBuf) -> Result<SecretBytes, Failure> {
+    let shown =
+        if path.as_os_str() == "-" { "standard input".to_owned() } else { path.display().to_string() };
+    let value = tokio::task::spawn_blocking(move || match path.as_os_str() == "-" {
+        true => read_bounded(io::stdin().lock()),
+        false => read_bounded(File::open(path)?),
+    })
+    .await
+    .map_err(|error| Failure::from_error(&error))?
+    .map_err(|error| Failure::failed(format!("cannot read the value from {shown}: {error}")))?;
+    SecretBytes::new(value).map_err(|error| Failure::failed(format!("{error}, and {shown} is not that")))
 }
 
 /// Reads one byte more than a secret may have, at most. The buffer has its final size from the

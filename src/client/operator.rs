@@ -6,16 +6,16 @@ use bytes::Bytes;
 use reqwest::Method;
 use secretfs_wire::api::{
     Assignment, Attach, Attachment, ChangeLabels, CreateEnvironment, CreateToken, CreatedToken, Environment,
-    Node, PLAIN_TEXT, Rollback, Rotated, Secret, SecretDetails, Service, ServiceDetails, Template,
-    TemplateDetails, Token,
+    EnvironmentKeys, MigrateKey, Node, PLAIN_TEXT, RetiredKey, RewrapStep, Rewrapped, Rollback, Rotated,
+    RotatedKey, Secret, SecretDetails, Service, ServiceDetails, Template, TemplateDetails, Token,
 };
 use secretfs_wire::{
-    EnvironmentName, Labels, NodeName, Ownership, SecretBytes, SecretName, ServiceName, TargetName,
+    EnvironmentName, KeyName, Labels, NodeName, Ownership, SecretBytes, SecretName, ServiceName, TargetName,
 };
 use serde::de::DeserializeOwned;
 use url::Url;
 
-use super::http::{Http, json, with_value};
+use super::http::{Http, json, success, with_value};
 use super::{ClientError, Credentials};
 
 /// How long any one call may take.
@@ -61,6 +61,17 @@ impl OperatorClient {
         self.http.delete(&["v1", "environments", name.as_str()], &[]).await
     }
 
+    /// The keys of all environments.
+    pub(crate) async fn keys(&self) -> Result<Vec<EnvironmentKeys>, ClientError> {
+        self.http.get(&["v1", "keys"]).await
+    }
+
+    /// Has the manager take in a local key.
+    pub(crate) async fn import_key(&self, name: &KeyName, key: SecretBytes) -> Result<(), ClientError> {
+        let request = self.http.request(Method::POST, &["v1", "keys", name.as_str()]);
+        success(with_value(request, Bytes::from_owner(Exposed(key)))).await.map(drop)
+    }
+
     /// The calls inside one environment.
     pub(crate) fn environment<'a>(&'a self, name: &'a EnvironmentName) -> EnvironmentClient<'a> {
         EnvironmentClient { http: &self.http, name: name.as_str() }
@@ -77,6 +88,26 @@ pub(crate) struct EnvironmentClient<'a> {
 impl EnvironmentClient<'_> {
     fn path<'b, const N: usize>(&'b self, rest: [&'b str; N]) -> Vec<&'b str> {
         ["v1", "environments", self.name].into_iter().chain(rest).collect()
+    }
+
+    /// Gives its key a new version.
+    pub(crate) async fn rotate_key(&self) -> Result<RotatedKey, ClientError> {
+        self.http.send(Method::POST, &self.path(["key", "rotate"]), &()).await
+    }
+
+    /// Makes another key its own.
+    pub(crate) async fn migrate_key(&self, asked: &MigrateKey) -> Result<Environment, ClientError> {
+        self.http.send(Method::POST, &self.path(["key", "migrate"]), asked).await
+    }
+
+    /// Moves some data keys to its key's newest version.
+    pub(crate) async fn rewrap_keys(&self, step: &RewrapStep) -> Result<Rewrapped, ClientError> {
+        self.http.send(Method::POST, &self.path(["key", "rewrap"]), step).await
+    }
+
+    /// Destroys the versions of its keys that nothing is wrapped under.
+    pub(crate) async fn retire_keys(&self) -> Result<Vec<RetiredKey>, ClientError> {
+        self.http.send(Method::POST, &self.path(["key", "retire"]), &()).await
     }
 
     /// All secrets.

@@ -5,6 +5,7 @@
 mod body;
 mod environments;
 mod extract;
+mod keys;
 mod layers;
 mod node;
 mod nodes;
@@ -38,6 +39,12 @@ fn table() -> Vec<(Access, Routes)> {
         (Operator, routes!(system::openapi)),
         (Operator, routes!(environments::list, environments::create)),
         (Operator, routes!(environments::remove)),
+        (Operator, routes!(keys::list)),
+        (Operator, routes!(keys::import)),
+        (Operator, routes!(keys::rotate)),
+        (Operator, routes!(keys::migrate)),
+        (Operator, routes!(keys::rewrap)),
+        (Operator, routes!(keys::retire)),
         (Operator, routes!(secrets::list)),
         (Operator, routes!(secrets::create, secrets::inspect, secrets::remove)),
         (Operator, routes!(secrets::rotate)),

@@ -4,11 +4,13 @@ use std::time::Instant;
 
 use secretfs_wire::api::{EnvelopeRequest, Session};
 use secretfs_wire::envelope::{DeliveryContext, NodePublicKey, SessionKey};
+use secretfs_wire::{EnvironmentName, SecretBytes, SecretName};
 
 use super::App;
 use crate::authn::NodeIdentity;
 use crate::error::Error;
-use crate::keys::{self, VersionContext};
+use crate::keys::{self, KeyError, SealedVersion, VersionContext};
+use crate::store::Delivery;
 
 impl App {
     /// Begins a session: a fresh key, wrapped to the key that the node joined with.
@@ -36,20 +38,12 @@ impl App {
     ) -> Result<Vec<u8>, Error> {
         let session =
             self.sessions.key(node.id, asked.session, Instant::now()).ok_or(Error::SessionUnknown)?;
-        let delivery = self
-            .store
-            .delivery(&node.environment, node.id, &asked.service, &asked.target)
-            .await?
-            .ok_or(Error::NotVisible)?;
-        if delivery.id != asked.version_id {
-            return Err(Error::Superseded);
-        }
-        let stored = VersionContext {
-            environment: &node.environment,
-            secret: &delivery.secret,
-            number: delivery.number,
+        let (delivery, value) = match self.delivery(node, asked).await {
+            // Between the look-up and the unwrapping its data key was moved and the key retired.
+            // Once more, then: to be retired again takes longer than a look-up.
+            Err(Error::Key(KeyError::Missing(_))) => self.delivery(node, asked).await?,
+            delivery => delivery?,
         };
-        let value = keys::open(self.keys.as_ref(), stored, &delivery.sealed).await?;
         let context = DeliveryContext {
             environment: &node.environment,
             node: &node.name,
@@ -61,5 +55,53 @@ impl App {
             ownership: delivery.ownership,
         };
         session.seal(asked.salt, context, &value).map_err(Error::internal)
+    }
+
+    async fn delivery(
+        &self,
+        node: &NodeIdentity,
+        asked: &EnvelopeRequest,
+    ) -> Result<(Delivery, SecretBytes), Error> {
+        let delivery = self
+            .store
+            .delivery(&node.environment, node.id, &asked.service, &asked.target)
+            .await?
+            .ok_or(Error::NotVisible)?;
+        if delivery.id != asked.version_id {
+            return Err(Error::Superseded);
+        }
+        let Delivery { secret, number, sealed, .. } = &delivery;
+        let value = self.open(&node.environment, secret, *number, sealed).await?;
+        Ok((delivery, value))
+    }
+
+    /// Opens a stored version, and says so when it is not one of that place.
+    pub(super) async fn open(
+        &self,
+        environment: &EnvironmentName,
+        secret: &SecretName,
+        number: u64,
+        sealed: &SealedVersion,
+    ) -> Result<SecretBytes, Error> {
+        let context = VersionContext { environment, secret, number };
+        keys::open(&self.keys, context, sealed).await.map_err(|error| match error {
+            KeyError::Refused => {
+                self.report_damage(environment, secret, number, &error);
+                Error::Damaged { secret: secret.clone(), version: number }
+            }
+            error => error.into(),
+        })
+    }
+
+    /// Somebody has changed the store beside the manager, or it is damaged.
+    pub(super) fn report_damage(
+        &self,
+        environment: &EnvironmentName,
+        secret: &SecretName,
+        version: u64,
+        error: &KeyError,
+    ) {
+        self.metrics.refused_versions.inc();
+        tracing::error!(%environment, %secret, version, %error, "a stored version is refused");
     }
 }

@@ -1,5 +1,5 @@
 use secretfs_wire::api::{CreateEnvironment, Environment};
-use secretfs_wire::{EnvironmentName, KeyName};
+use secretfs_wire::{EnvironmentName, KeyBackendKind, KeyName, KeyReference};
 
 use super::{App, now};
 use crate::error::Error;
@@ -12,9 +12,12 @@ impl App {
     /// The key comes first: an environment without its key is of no use, but a key without its
     /// environment does no harm, and is taken up when the environment is created after all.
     pub(crate) async fn create_environment(&self, asked: CreateEnvironment) -> Result<Environment, Error> {
-        let key_name = asked.key_name.unwrap_or_else(|| KeyName::from(asked.name.clone()));
-        self.keys.ensure(&key_name).await?;
-        let environment = Environment { name: asked.name, key_name, created: now() };
+        let key = KeyReference {
+            backend: asked.key_backend.unwrap_or(KeyBackendKind::Local),
+            name: asked.key_name.unwrap_or_else(|| KeyName::from(asked.name.clone())),
+        };
+        self.keys.ensure(&key).await?;
+        let environment = Environment { name: asked.name, key, created: now() };
         self.store.create_environment(&environment).await?;
         Ok(environment)
     }

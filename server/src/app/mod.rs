@@ -5,6 +5,7 @@ mod delivery;
 mod environments;
 mod generate;
 mod join;
+mod keys;
 mod nodes;
 mod presence;
 mod secrets;
@@ -24,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::ca::Authority;
 use crate::config::Config;
-use crate::keys::KeyBackend;
+use crate::keys::Keyring;
 use crate::metrics::Metrics;
 use crate::store::Store;
 
@@ -40,7 +41,7 @@ pub(crate) use secrets::NewValue;
 pub(crate) struct App {
     pub(crate) config: Config,
     pub(crate) store: Arc<dyn Store>,
-    pub(crate) keys: Arc<dyn KeyBackend>,
+    pub(crate) keys: Arc<Keyring>,
     pub(crate) authority: Arc<Authority>,
     pub(crate) metrics: Metrics,
     /// Cancelled when the manager shuts down: streams end, and load balancers look elsewhere.
@@ -55,7 +56,7 @@ impl App {
     pub(crate) fn new(
         config: Config,
         store: Arc<dyn Store>,
-        keys: Arc<dyn KeyBackend>,
+        keys: Arc<Keyring>,
         authority: Arc<Authority>,
         stopping: CancellationToken,
     ) -> Self {

@@ -30,6 +30,10 @@ impl Context {
         }
         Self(bytes)
     }
+
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
 }
 
 impl Key {

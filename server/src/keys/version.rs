@@ -1,8 +1,8 @@
 //! The data-key envelope: one secret version at rest.
 
-use secretfs_wire::{EnvironmentName, KeyName, SecretBytes, SecretName};
+use secretfs_wire::{EnvironmentName, KeyReference, SecretBytes, SecretName};
 
-use super::{Context, Key, KeyBackend, KeyError};
+use super::{Context, Key, KeyError, Keyring, Wrapped};
 
 const VALUE_LABEL: &[u8] = b"secretfs version v1";
 const DATA_KEY_LABEL: &[u8] = b"secretfs data key v1";
@@ -18,6 +18,15 @@ pub(crate) struct VersionContext<'a> {
 }
 
 impl VersionContext<'_> {
+    /// What the version's data key is bound to.
+    pub(crate) fn data_key(&self) -> Context {
+        self.labelled(DATA_KEY_LABEL)
+    }
+
+    fn value(&self) -> Context {
+        self.labelled(VALUE_LABEL)
+    }
+
     fn labelled(&self, label: &[u8]) -> Context {
         Context::new([
             label,
@@ -28,68 +37,67 @@ impl VersionContext<'_> {
     }
 }
 
+/// A data key as it is stored: with all that it takes to find the key that unwraps it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct WrappedKey {
+    /// The key that wraps it.
+    pub(crate) key: KeyReference,
+    pub(crate) wrapped: Wrapped,
+}
+
 /// One version as it is stored.
 #[derive(Clone)]
 pub(crate) struct SealedVersion {
-    /// The key that wraps the data key.
-    pub(crate) key_name: KeyName,
-    /// That key's version, from 1.
-    pub(crate) key_version: u64,
-    pub(crate) wrapped_key: Vec<u8>,
+    pub(crate) data_key: WrappedKey,
     pub(crate) ciphertext: Vec<u8>,
 }
 
-/// Seals a value under a fresh data key.
+/// Seals a value under a fresh data key, and that under the newest version of this key.
 pub(crate) async fn seal(
-    keys: &dyn KeyBackend,
-    key_name: &KeyName,
+    keys: &Keyring,
+    key: &KeyReference,
     context: VersionContext<'_>,
     value: &SecretBytes,
 ) -> Result<SealedVersion, KeyError> {
     let data_key = Key::generate()?;
-    let ciphertext = data_key.seal(&context.labelled(VALUE_LABEL), value.expose_secret())?;
-    let wrapped = keys.wrap(key_name, &context.labelled(DATA_KEY_LABEL), &data_key).await?;
-    Ok(SealedVersion {
-        key_name: key_name.clone(),
-        key_version: wrapped.key_version,
-        wrapped_key: wrapped.bytes,
-        ciphertext,
-    })
+    let ciphertext = data_key.seal(&context.value(), value.expose_secret())?;
+    Ok(SealedVersion { data_key: keys.wrap(key, &context.data_key(), &data_key).await?, ciphertext })
 }
 
 /// Opens a value that was sealed for exactly this place.
 pub(crate) async fn open(
-    keys: &dyn KeyBackend,
+    keys: &Keyring,
     context: VersionContext<'_>,
     sealed: &SealedVersion,
 ) -> Result<SecretBytes, KeyError> {
-    let data_key_context = context.labelled(DATA_KEY_LABEL);
-    let data_key =
-        keys.unwrap(&sealed.key_name, sealed.key_version, &data_key_context, &sealed.wrapped_key).await?;
-    let mut value = data_key.open(&context.labelled(VALUE_LABEL), &sealed.ciphertext)?;
+    let data_key = keys.unwrap(&context.data_key(), &sealed.data_key).await?;
+    let mut value = data_key.open(&context.value(), &sealed.ciphertext)?;
     // The buffer itself moves on; what stays behind to be wiped is empty.
     SecretBytes::new(std::mem::take(&mut *value)).map_err(KeyError::Size)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::{LocalKeys, RootKey};
     use super::*;
+    use secretfs_wire::KeyBackendKind;
 
     const CANARY: &[u8] = b"canary-in-the-coal-mine";
 
+    fn key(name: &str) -> KeyReference {
+        KeyReference { backend: KeyBackendKind::Local, name: name.parse().expect("name") }
+    }
+
     #[tokio::test]
     async fn a_row_opens_in_its_own_place_only() {
-        let keys = LocalKeys::in_memory(RootKey::generate().expect("root key"));
-        let (key, other_key): (KeyName, KeyName) =
-            ("prod".parse().expect("name"), "dev".parse().expect("name"));
-        keys.ensure(&key).await.expect("key");
+        let keys = Keyring::in_memory();
+        let (ours, other_key) = (key("prod"), key("dev"));
+        keys.ensure(&ours).await.expect("key");
         keys.ensure(&other_key).await.expect("key");
         let (prod, dev) = ("prod".parse().expect("name"), "dev".parse().expect("name"));
         let (db, api) = ("db".parse().expect("name"), "api".parse().expect("name"));
         let here = VersionContext { environment: &prod, secret: &db, number: 1 };
         let value = SecretBytes::new(CANARY.to_vec()).expect("value");
-        let sealed = seal(&keys, &key, here, &value).await.expect("sealed");
+        let sealed = seal(&keys, &ours, here, &value).await.expect("sealed");
         assert_eq!(open(&keys, here, &sealed).await.expect("opened").expose_secret(), CANARY);
         assert!(!sealed.ciphertext.windows(CANARY.len()).any(|window| window == CANARY));
 
@@ -103,12 +111,13 @@ mod tests {
             assert!(matches!(swapped, KeyError::Refused), "{swapped:?}");
 
             // Nor does a data key that belongs there open a value that was moved there.
-            let theirs = seal(&keys, &key, place, &value).await.expect("sealed");
+            let theirs = seal(&keys, &ours, place, &value).await.expect("sealed");
             let mixed = SealedVersion { ciphertext: sealed.ciphertext.clone(), ..theirs };
             let error = open(&keys, place, &mixed).await.expect_err("a swapped value");
             assert!(!format!("{error:?} {error}").contains("canary"));
         }
-        let renamed = SealedVersion { key_name: other_key, ..sealed };
+        let mut renamed = sealed;
+        renamed.data_key.key = other_key;
         assert!(matches!(open(&keys, here, &renamed).await, Err(KeyError::Refused)));
     }
 }

@@ -7,6 +7,7 @@ mod assignments;
 #[cfg(test)]
 mod conformance;
 mod environments;
+mod keys;
 mod nodes;
 mod publication;
 mod secrets;
@@ -14,12 +15,13 @@ mod services;
 mod sqlite;
 mod templates;
 
-use secretfs_wire::{ServiceName, TargetName};
+use secretfs_wire::{KeyReference, ServiceName, TargetName};
 
 use crate::error::Cause;
 
 pub(crate) use assignments::{Assignments, chooses};
 pub(crate) use environments::Environments;
+pub(crate) use keys::{KeyRecord, KeyUse, Keys, OutdatedKey, Rewrap};
 pub(crate) use nodes::{NewNode, NewToken, NodeRecord, Nodes};
 pub(crate) use publication::{Publication, Published};
 pub(crate) use secrets::{CurrentVersion, Delivery, NewSecret, NewVersion, Secrets};
@@ -28,9 +30,12 @@ pub(crate) use sqlite::Sqlite;
 pub(crate) use templates::{NewTemplate, Templates};
 
 /// A database that the manager can live on.
-pub(crate) trait Store: Environments + Secrets + Services + Templates + Nodes + Publication {}
+pub(crate) trait Store:
+    Environments + Keys + Secrets + Services + Templates + Nodes + Publication
+{
+}
 
-impl<S: Environments + Secrets + Services + Templates + Nodes + Publication> Store for S {}
+impl<S: Environments + Keys + Secrets + Services + Templates + Nodes + Publication> Store for S {}
 
 /// Why the store did not do what it was asked. The first group is the caller's to solve.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +60,10 @@ pub(crate) enum StoreError {
     Raced { name: String },
     #[error("secret {name} has no version before its current one")]
     NoEarlierVersion { name: String },
+    #[error("{data_keys} data keys are wrapped under what would be retired of key {key}")]
+    KeyInUse { key: KeyReference, data_keys: u64 },
+    #[error("version {version} of key {key} is retired")]
+    KeyRetired { key: KeyReference, version: u64 },
     #[error("the join token is not good")]
     TokenRefused,
 

@@ -9,6 +9,7 @@
 pub mod api;
 pub mod envelope;
 mod id;
+mod key;
 mod label;
 pub mod manifest;
 mod name;
@@ -23,6 +24,7 @@ mod token;
 pub const CLOCK_TOLERANCE: std::time::Duration = std::time::Duration::from_secs(5 * 60);
 
 pub use id::{InvalidId, NodeId, SessionId, VersionId};
+pub use key::{InvalidKeyBackend, KeyBackendKind, KeyReference};
 pub use label::{InvalidLabel, Labels, Selector};
 pub use name::{
     EnvironmentName, InvalidName, KeyName, NAME_MAX_BYTES, NodeName, OperatorName, SecretName, ServiceName,

@@ -12,11 +12,15 @@ use crate::ca::{PeerCertificate, Subject};
 use crate::testing::{TestManager, node_peer, peer, read};
 
 /// Written out a second time: the routes' own table is what is tested.
-const ROUTES: [(&str, &str, Access); 36] = [
+const ROUTES: [(&str, &str, Access); 42] = [
     ("GET", "/metrics", Operator),
     ("GET", "/v1/environments", Operator),
     ("POST", "/v1/environments", Operator),
     ("DELETE", "/v1/environments/{environment}", Operator),
+    ("POST", "/v1/environments/{environment}/key/migrate", Operator),
+    ("POST", "/v1/environments/{environment}/key/retire", Operator),
+    ("POST", "/v1/environments/{environment}/key/rewrap", Operator),
+    ("POST", "/v1/environments/{environment}/key/rotate", Operator),
     ("GET", "/v1/environments/{environment}/nodes", Operator),
     ("GET", "/v1/environments/{environment}/nodes/{node}", Operator),
     ("DELETE", "/v1/environments/{environment}/nodes/{node}", Operator),
@@ -43,6 +47,8 @@ const ROUTES: [(&str, &str, Access); 36] = [
     ("GET", "/v1/environments/{environment}/tokens", Operator),
     ("POST", "/v1/environments/{environment}/tokens", Operator),
     ("POST", "/v1/join", Join),
+    ("GET", "/v1/keys", Operator),
+    ("POST", "/v1/keys/{key}", Operator),
     ("POST", "/v1/node/envelopes", Node),
     ("POST", "/v1/node/changes", Node),
     ("POST", "/v1/node/renew", Node),

@@ -5,11 +5,12 @@ use std::str::FromStr;
 
 use jiff::Timestamp;
 use secretfs_wire::api::{Assignment, NodeState};
-use secretfs_wire::{Mode, Ownership};
+use secretfs_wire::{KeyReference, Mode, Ownership};
 use serde::de::DeserializeOwned;
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 
+use crate::keys::{Wrapped, WrappedKey};
 use crate::store::StoreError;
 
 /// Typed access to a row's columns by name.
@@ -25,6 +26,10 @@ pub(super) trait Columns {
     fn bytes(&self, column: &'static str) -> Result<Vec<u8>, StoreError>;
     /// A value as JSON.
     fn json<T: DeserializeOwned>(&self, column: &'static str) -> Result<T, StoreError>;
+    /// The columns `key_backend` and `key_name`.
+    fn key(&self) -> Result<KeyReference, StoreError>;
+    /// These, and the columns `key_version` and `wrapped_key`.
+    fn wrapped_key(&self) -> Result<WrappedKey, StoreError>;
     /// The columns `uid`, `gid` and `mode`.
     fn ownership(&self) -> Result<Ownership, StoreError>;
     /// The column `state` of a node.
@@ -59,6 +64,15 @@ impl Columns for SqliteRow {
     fn json<T: DeserializeOwned>(&self, column: &'static str) -> Result<T, StoreError> {
         let text: &str = self.try_get(column)?;
         serde_json::from_str(text).map_err(|_| StoreError::Corrupt { column })
+    }
+
+    fn key(&self) -> Result<KeyReference, StoreError> {
+        Ok(KeyReference { backend: self.parsed("key_backend")?, name: self.parsed("key_name")? })
+    }
+
+    fn wrapped_key(&self) -> Result<WrappedKey, StoreError> {
+        let wrapped = Wrapped { version: self.unsigned("key_version")?, bytes: self.bytes("wrapped_key")? };
+        Ok(WrappedKey { key: self.key()?, wrapped })
     }
 
     fn ownership(&self) -> Result<Ownership, StoreError> {

@@ -5,6 +5,7 @@ use secretfs_wire::{EnvironmentName, OperatorName};
 use sqlx::sqlite::SqliteRow;
 
 use super::columns::Columns as _;
+use super::keys::claim_key;
 use super::{Sqlite, inserting, require_environment};
 use crate::store::{Environments, StoreError};
 
@@ -34,14 +35,14 @@ impl Environments for Sqlite {
     }
 
     async fn environments(&self) -> Result<Vec<Environment>, StoreError> {
-        let rows = sqlx::query("SELECT name, key_name, created FROM environments ORDER BY name")
+        let rows = sqlx::query("SELECT name, key_backend, key_name, created FROM environments ORDER BY name")
             .fetch_all(&self.pool)
             .await?;
         rows.iter().map(environment).collect()
     }
 
     async fn environment(&self, name: &EnvironmentName) -> Result<Environment, StoreError> {
-        let row = sqlx::query("SELECT name, key_name, created FROM environments WHERE name = ?")
+        let row = sqlx::query("SELECT name, key_backend, key_name, created FROM environments WHERE name = ?")
             .bind(name.as_str())
             .fetch_optional(&self.pool)
             .await?;
@@ -51,20 +52,22 @@ impl Environments for Sqlite {
     async fn create_environment(&self, new: &Environment) -> Result<(), StoreError> {
         let mut transaction = self.write().await?;
         let key_used = sqlx::query("SELECT 1 FROM environments WHERE key_name = ? AND name <> ?")
-            .bind(new.key_name.as_str())
+            .bind(new.key.name.as_str())
             .bind(new.name.as_str())
             .fetch_optional(&mut *transaction)
             .await?;
         if key_used.is_some() {
-            return Err(StoreError::exists("an environment with key", &new.key_name));
+            return Err(StoreError::exists("an environment with key", &new.key));
         }
-        sqlx::query("INSERT INTO environments (name, key_name, created) VALUES (?, ?, ?)")
+        sqlx::query("INSERT INTO environments (name, key_backend, key_name, created) VALUES (?, ?, ?, ?)")
             .bind(new.name.as_str())
-            .bind(new.key_name.as_str())
+            .bind(new.key.backend.as_str())
+            .bind(new.key.name.as_str())
             .bind(new.created.as_microsecond())
             .execute(&mut *transaction)
             .await
             .map_err(inserting("environment", &new.name))?;
+        claim_key(&mut transaction, &new.name, &new.key).await?;
         Ok(transaction.commit().await?)
     }
 
@@ -90,9 +93,5 @@ impl Environments for Sqlite {
 }
 
 fn environment(row: &SqliteRow) -> Result<Environment, StoreError> {
-    Ok(Environment {
-        name: row.parsed("name")?,
-        key_name: row.parsed("key_name")?,
-        created: row.time("created")?,
-    })
+    Ok(Environment { name: row.parsed("name")?, key: row.key()?, created: row.time("created")? })
 }

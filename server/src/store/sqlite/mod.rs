@@ -2,6 +2,7 @@
 
 mod columns;
 mod environments;
+mod keys;
 mod nodes;
 mod publication;
 mod secrets;

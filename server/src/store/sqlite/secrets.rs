@@ -8,8 +8,9 @@ use sqlx::Row as _;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
 use super::columns::{Columns as _, integer};
+use super::keys::require_usable;
 use super::{Sqlite, inserting, require_environment};
-use crate::keys::SealedVersion;
+use crate::keys::{SealedVersion, WrappedKey};
 use crate::store::{CurrentVersion, Delivery, NewSecret, NewVersion, Secrets, StoreError, chooses};
 
 #[async_trait]
@@ -37,19 +38,19 @@ impl Secrets for Sqlite {
         let id = secret_row_id(&mut transaction, environment, name).await?;
         let secret = load(&mut transaction, id).await?;
         let history = sqlx::query(
-            "SELECT number, created, key_name, key_version FROM versions WHERE secret = ? ORDER BY number DESC",
+            "SELECT number, created, key_backend, key_name, key_version FROM versions
+             WHERE secret = ? ORDER BY number DESC",
         )
         .bind(id)
         .fetch_all(&mut *transaction)
         .await?;
         let version = |row: &SqliteRow| {
             let number = row.unsigned("number")?;
-            let (key, key_version): (&str, i64) = (row.try_get("key_name")?, row.try_get("key_version")?);
             Ok(SecretVersion {
                 version: number,
                 current: number == secret.current,
                 created: row.time("created")?,
-                key: format!("{key}:{key_version}"),
+                key: format!("{}:{}", row.key()?, row.unsigned("key_version")?),
             })
         };
         Ok(SecretDetails {
@@ -94,7 +95,7 @@ impl Secrets for Sqlite {
         let mut transaction = self.read().await?;
         let id = secret_row_id(&mut transaction, environment, name).await?;
         let row = sqlx::query(
-            "SELECT v.number, v.key_name, v.key_version, v.wrapped_key, v.sealed
+            "SELECT v.number, v.key_backend, v.key_name, v.key_version, v.wrapped_key, v.sealed
              FROM secrets s JOIN versions v ON v.secret = s.id AND v.number = s.current WHERE s.id = ?",
         )
         .bind(id)
@@ -213,7 +214,7 @@ impl Secrets for Sqlite {
                  (SELECT json_group_array(json_object(kind, chosen)) FROM assignments
                   WHERE service = e.id) AS assignments,
                  s.name AS secret, v.id, v.number, a.uid, a.gid, a.mode,
-                 v.key_name, v.key_version, v.wrapped_key, v.sealed
+                 v.key_backend, v.key_name, v.key_version, v.wrapped_key, v.sealed
              FROM nodes n
              JOIN services e ON e.environment = n.environment AND e.name = ?
              JOIN attachments a ON a.service = e.id AND a.target = ?
@@ -257,12 +258,7 @@ fn delivery(row: &SqliteRow) -> Result<Delivery, StoreError> {
 }
 
 fn sealed(row: &SqliteRow) -> Result<SealedVersion, StoreError> {
-    Ok(SealedVersion {
-        key_name: row.parsed("key_name")?,
-        key_version: row.unsigned("key_version")?,
-        wrapped_key: row.bytes("wrapped_key")?,
-        ciphertext: row.bytes("sealed")?,
-    })
+    Ok(SealedVersion { data_key: row.wrapped_key()?, ciphertext: row.bytes("sealed")? })
 }
 
 pub(super) async fn secret_row_id(
@@ -310,19 +306,22 @@ async fn insert_version(
     name: &SecretName,
     version: &NewVersion,
 ) -> Result<(), StoreError> {
+    let WrappedKey { key, wrapped } = &version.sealed.data_key;
+    require_usable(connection, &version.sealed.data_key).await?;
     sqlx::query(
         "INSERT INTO versions
-             (id, secret, number, size, created, key_name, key_version, wrapped_key, sealed)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+             (id, secret, number, size, created, key_backend, key_name, key_version, wrapped_key, sealed)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )
     .bind(integer(version.id.as_u64()))
     .bind(secret)
     .bind(integer(version.number))
     .bind(integer(version.size))
     .bind(version.created.as_microsecond())
-    .bind(version.sealed.key_name.as_str())
-    .bind(integer(version.sealed.key_version))
-    .bind(version.sealed.wrapped_key.as_slice())
+    .bind(key.backend.as_str())
+    .bind(key.name.as_str())
+    .bind(integer(wrapped.version))
+    .bind(wrapped.bytes.as_slice())
     .bind(version.sealed.ciphertext.as_slice())
     .execute(connection)
     .await

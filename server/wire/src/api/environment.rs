@@ -1,7 +1,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{EnvironmentName, KeyName};
+use crate::{EnvironmentName, KeyBackendKind, KeyName, KeyReference};
 
 /// The scope of everything, with its own encryption key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -9,8 +9,8 @@ use crate::{EnvironmentName, KeyName};
 pub struct Environment {
     /// Its name.
     pub name: EnvironmentName,
-    /// Its key in the key backend.
-    pub key_name: KeyName,
+    /// The key under which new data keys are wrapped.
+    pub key: KeyReference,
     /// When it was created.
     #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
     pub created: Timestamp,
@@ -26,4 +26,7 @@ pub struct CreateEnvironment {
     /// Its key's name; the environment's own by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_name: Option<KeyName>,
+    /// Where the key is kept; with the manager by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_backend: Option<KeyBackendKind>,
 }

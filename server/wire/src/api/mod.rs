@@ -5,6 +5,7 @@
 
 mod environment;
 mod error;
+mod key;
 mod node;
 mod secret;
 mod service;
@@ -13,6 +14,10 @@ mod usage;
 
 pub use environment::{CreateEnvironment, Environment};
 pub use error::{ApiError, ErrorBody, ErrorCode};
+pub use key::{
+    EnvironmentKeys, KeyVersion, MigrateKey, REWRAP_MAX_DATA_KEYS, RefusedVersion, RetiredKey, RewrapStep,
+    Rewrapped, RotatedKey,
+};
 pub use node::{
     ChangeLabels, CreateToken, CreatedToken, EnvelopeRequest, JoinRequest, Joined, Node, NodeState,
     RenewRequest, Renewed, Session, Token, TokenState,

@@ -1,39 +1,46 @@
 //! What every store must do, whatever database is behind it.
 
+mod keys;
+
 use std::collections::{BTreeSet, HashMap};
 
 use jiff::{SignedDuration, Timestamp};
 use secretfs_wire::api::{Assignment, Attachment, ChangeLabels, Environment, NodeState, TokenState};
 use secretfs_wire::template::Template;
 use secretfs_wire::{
-    EnvironmentName, Labels, Mode, NodeId, NodeName, Ownership, SecretName, ServiceName, VersionId,
+    EnvironmentName, KeyBackendKind, KeyReference, Labels, Mode, NodeId, NodeName, Ownership, SecretName,
+    ServiceName, VersionId,
 };
 
 use super::{NewNode, NewSecret, NewTemplate, NewToken, NewVersion, NodeRecord, Store, StoreError};
-use crate::keys::SealedVersion;
+use crate::keys::{SealedVersion, Wrapped, WrappedKey};
 
-fn name<T: std::str::FromStr>(text: &str) -> T {
+pub(super) fn name<T: std::str::FromStr>(text: &str) -> T {
     text.parse().ok().expect("a name")
 }
 
-fn at(seconds: i64) -> Timestamp {
+pub(super) fn at(seconds: i64) -> Timestamp {
     Timestamp::from_second(1_700_000_000 + seconds).expect("a time")
 }
 
-fn version(number: u64, seconds: i64) -> NewVersion {
-    let sealed = SealedVersion {
-        key_name: name("key"),
-        key_version: 1,
-        wrapped_key: vec![1, 2, 3],
-        ciphertext: number.to_be_bytes().to_vec(),
-    };
-    NewVersion { id: VersionId::random(), number, size: number, created: at(seconds), sealed }
+/// Wrapped under the first version of the key that [`environment`] gives an environment.
+pub(super) fn version(environment: &EnvironmentName, number: u64, seconds: i64) -> NewVersion {
+    let id = VersionId::random();
+    let wrapped = Wrapped { version: 1, bytes: id.to_string().into_bytes() };
+    let data_key = WrappedKey { key: local(environment.as_str()), wrapped };
+    let sealed = SealedVersion { data_key, ciphertext: number.to_be_bytes().to_vec() };
+    NewVersion { id, number, size: number, created: at(seconds), sealed }
+}
+
+pub(super) fn local(key: &str) -> KeyReference {
+    KeyReference { backend: KeyBackendKind::Local, name: name(key) }
 }
 
 /// Runs the suite. Each part has an environment of its own, and they leave some behind.
 pub(super) async fn check(store: &dyn Store) {
     environments(store).await;
     versions(store).await;
+    keys::check(store).await;
     attachments(store).await;
     templates(store).await;
     visibility(store).await;
@@ -43,16 +50,16 @@ pub(super) async fn check(store: &dyn Store) {
     nodes(store).await;
 }
 
-async fn environment(store: &dyn Store, text: &str) -> EnvironmentName {
+pub(super) async fn environment(store: &dyn Store, text: &str) -> EnvironmentName {
     let environment: EnvironmentName = name(text);
-    let new = Environment { name: environment.clone(), key_name: environment.clone().into(), created: at(0) };
+    let new = Environment { name: environment.clone(), key: local(text), created: at(0) };
     store.create_environment(&new).await.expect("an environment");
     assert_eq!(store.environment(&environment).await.expect("it"), new);
     environment
 }
 
-async fn secret(store: &dyn Store, environment: &EnvironmentName, text: &str) -> SecretName {
-    let new = NewSecret { name: name(text), labels: name("tier=gold"), version: version(1, 1) };
+pub(super) async fn secret(store: &dyn Store, environment: &EnvironmentName, text: &str) -> SecretName {
+    let new = NewSecret { name: name(text), labels: name("tier=gold"), version: version(environment, 1, 1) };
     store.create_secret(environment, new).await.expect("a secret").name
 }
 
@@ -86,8 +93,8 @@ async fn environments(store: &dyn Store) {
     assert!(matches!(twice, Err(StoreError::Exists { kind: "operator", .. })));
 
     let one = environment(store, "env-one").await;
-    let same_name = Environment { name: one.clone(), key_name: name("other"), created: at(0) };
-    let same_key = Environment { name: name("env-two"), key_name: one.clone().into(), created: at(0) };
+    let same_name = Environment { name: one.clone(), key: local("other"), created: at(0) };
+    let same_key = Environment { name: name("env-two"), key: local("env-one"), created: at(0) };
     for clash in [same_name, same_key] {
         let clash = store.create_environment(&clash).await;
         assert!(matches!(clash, Err(StoreError::Exists { .. })), "{clash:?}");
@@ -116,7 +123,7 @@ async fn environments(store: &dyn Store) {
 async fn versions(store: &dyn Store) {
     let prod = environment(store, "versions").await;
     let db = secret(store, &prod, "db").await;
-    let known = version(1, 1);
+    let known = version(&prod, 1, 1);
     let ids = [known.id, VersionId::random()];
     let new = NewSecret { name: name("known"), labels: Labels::default(), version: known };
     store.create_secret(&prod, new).await.expect("a secret");
@@ -125,19 +132,19 @@ async fn versions(store: &dyn Store) {
     let elsewhere = environment(store, "versions-elsewhere").await;
     assert!(store.numbers(&elsewhere, &ids).await.expect("asked").is_empty(), "another environment's");
     store.remove_secret(&prod, &name("known")).await.expect("removed");
-    let again = NewSecret { name: db.clone(), labels: Labels::default(), version: version(1, 2) };
+    let again = NewSecret { name: db.clone(), labels: Labels::default(), version: version(&prod, 1, 2) };
     let again = store.create_secret(&prod, again).await;
     assert!(matches!(again, Err(StoreError::Exists { kind: "secret", .. })), "{again:?}");
 
-    let rotated = store.add_version(&prod, &db, version(2, 20)).await.expect("rotated");
+    let rotated = store.add_version(&prod, &db, version(&prod, 2, 20)).await.expect("rotated");
     assert_eq!((rotated.current, rotated.versions, rotated.changed), (2, 2, at(20)));
     assert_eq!((rotated.created, rotated.labels.to_string()), (at(1), "tier=gold".to_owned()));
     for stale in [1, 2, 4] {
-        let raced = store.add_version(&prod, &db, version(stale, 21)).await;
+        let raced = store.add_version(&prod, &db, version(&prod, stale, 21)).await;
         assert!(matches!(raced, Err(StoreError::Raced { .. })), "{stale}: {raced:?}");
     }
 
-    store.add_version(&prod, &db, version(3, 30)).await.expect("rotated");
+    store.add_version(&prod, &db, version(&prod, 3, 30)).await.expect("rotated");
     let (back, changed) = store.make_current(&prod, &db, Some(1), at(40)).await.expect("rolled back");
     assert!(changed);
     assert_eq!((back.current, back.versions, back.changed), (1, 3, at(40)));
@@ -150,7 +157,7 @@ async fn versions(store: &dyn Store) {
     assert!(matches!(absent, Err(StoreError::Missing { kind: "version", .. })), "{absent:?}");
 
     // A rotation after a rollback counts on from the newest, and is rolled back to the next below.
-    let rotated = store.add_version(&prod, &db, version(4, 60)).await.expect("rotated");
+    let rotated = store.add_version(&prod, &db, version(&prod, 4, 60)).await.expect("rotated");
     assert_eq!(rotated.current, 4);
     let (back, _) = store.make_current(&prod, &db, None, at(70)).await.expect("rolled back");
     assert_eq!(back.current, 3);
@@ -158,7 +165,7 @@ async fn versions(store: &dyn Store) {
     let details = store.secret(&prod, &db).await.expect("details");
     let history: Vec<_> = details.history.iter().map(|version| (version.version, version.current)).collect();
     assert_eq!(history, [(4, false), (3, true), (2, false), (1, false)]);
-    assert_eq!(details.history[0].key, "key:1");
+    assert_eq!(details.history[0].key, "local/versions:1");
     assert_eq!(store.secrets(&prod).await.expect("a list"), [back]);
     let absent = store.secret(&prod, &name("absent")).await;
     assert!(matches!(absent, Err(StoreError::Missing { kind: "secret", .. })), "{absent:?}");
@@ -258,7 +265,7 @@ async fn templates(store: &dyn Store) {
     let raw = seen().await;
     assert_eq!((raw.target.as_str(), raw.text.as_str(), raw.uid, raw.mode), ("app.conf", text, 5, 0o444));
     assert_eq!(raw.modified, at(10));
-    store.add_version(&prod, &db, version(2, 20)).await.expect("rotated");
+    store.add_version(&prod, &db, version(&prod, 2, 20)).await.expect("rotated");
     assert_eq!(seen().await.modified, at(20));
     let revision = async || store.published(&prod).await.expect("what is published").revision;
     let before = revision().await;
@@ -338,7 +345,7 @@ async fn visibility(store: &dyn Store) {
         (target.version, target.modified)
     };
     assert_eq!(modified().await, (1, at(10)));
-    store.add_version(&prod, &name("db"), version(2, 20)).await.expect("rotated");
+    store.add_version(&prod, &name("db"), version(&prod, 2, 20)).await.expect("rotated");
     assert_eq!(modified().await, (2, at(20)));
 
     let no_target = store.delivery(&prod, a.id, &name("by-name"), &name("none")).await.expect("an answer");
@@ -371,7 +378,7 @@ async fn revisions(store: &dyn Store) {
     expect("an owner", true).await;
     store.attach(&here, &web, &owned, at(3)).await.expect("attached");
     expect("the same owner", false).await;
-    store.add_version(&here, &name("db"), version(2, 4)).await.expect("rotated");
+    store.add_version(&here, &name("db"), version(&here, 2, 4)).await.expect("rotated");
     expect("a rotation", true).await;
     store.make_current(&here, &name("db"), None, at(5)).await.expect("rolled back");
     expect("a rollback", true).await;

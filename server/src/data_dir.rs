@@ -19,11 +19,16 @@ use zeroize::Zeroizing;
 const OWNER_ONLY_DIRECTORY: u32 = 0o700;
 const OWNER_ONLY_FILE: u32 = 0o600;
 
+const LOCK: &str = "lock";
+const ROOT_SEALED: &str = "root.sealed";
 const ROOT_KEY: &str = "root.key";
 const CA_CERTIFICATE: &str = "ca.pem";
 const CA_KEY: &str = "ca.key.sealed";
-const KEYS: &str = "keys";
-const STORE: &str = "store.db";
+pub(crate) const KEYS: &str = "keys";
+pub(crate) const STORE: &str = "store.db";
+
+/// Without one of these it is no manager's.
+pub(crate) const NEEDED: [&str; 4] = [CA_CERTIFICATE, CA_KEY, ROOT_SEALED, STORE];
 
 /// The directory of one manager, locked as long as this lives.
 pub(crate) struct DataDir {
@@ -67,11 +72,7 @@ impl DataDir {
             create_directory(path).map_err(|source| DataDirError::Create { path: path.to_owned(), source })
         };
         create(path)?;
-        let mut entries =
-            fs::read_dir(path).map_err(|source| DataDirError::Create { path: path.to_owned(), source })?;
-        if entries.next().is_some() {
-            return Err(DataDirError::NotEmpty(path.to_owned()));
-        }
+        Self::require_empty(path)?;
         create(&path.join(KEYS))?;
         let directory = Self::lock(path, OpenOptions::new().create(true))?;
         // An empty file is an empty database; SQLite gives its other files the same permissions.
@@ -80,13 +81,40 @@ impl DataDir {
         Ok(directory)
     }
 
+    /// Refuses a directory that is there and holds anything.
+    pub(crate) fn require_empty(path: &Path) -> Result<(), DataDirError> {
+        let mut entries = match fs::read_dir(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            entries => entries.map_err(|source| DataDirError::Create { path: path.to_owned(), source })?,
+        };
+        entries.next().map_or(Ok(()), |_| Err(DataDirError::NotEmpty(path.to_owned())))
+    }
+
+    /// Puts a directory with all that a manager needs in the place of an absent or empty one, at once.
+    pub(crate) fn adopt(prepared: &Path, path: &Path) -> Result<(), DataDirError> {
+        let failed = |source| DataDirError::Create { path: path.to_owned(), source };
+        create_directory(&prepared.join(KEYS)).map_err(failed)?;
+        create_file(&prepared.join(LOCK)).map_err(failed)?;
+        sync(prepared).map_err(failed)?;
+        match fs::rename(prepared, path) {
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
+                return Err(DataDirError::NotEmpty(path.to_owned()));
+            }
+            renamed => renamed.map_err(failed)?,
+        }
+        match path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            Some(parent) => sync(parent).map_err(failed),
+            None => Ok(()),
+        }
+    }
+
     /// Opens the directory of an existing manager.
     pub(crate) fn open(path: &Path) -> Result<Self, DataDirError> {
         Self::lock(path, &mut OpenOptions::new())
     }
 
     fn lock(path: &Path, options: &mut OpenOptions) -> Result<Self, DataDirError> {
-        let file = path.join("lock");
+        let file = path.join(LOCK);
         let lock = options
             .write(true)
             .mode(OWNER_ONLY_FILE)
@@ -143,6 +171,11 @@ pub(crate) fn write_new(directory: &Path, name: &str, content: &[u8]) -> io::Res
     file.as_file().sync_all()?;
     file.persist_noclobber(directory.join(name)).map_err(|error| error.error)?;
     sync(directory)
+}
+
+/// Makes an empty file that only its owner reads, where there is none.
+pub(crate) fn create_file(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).create_new(true).mode(OWNER_ONLY_FILE).open(path)
 }
 
 /// Makes a directory that only its owner enters, unless it is there.

@@ -11,6 +11,7 @@ mod api;
 mod app;
 mod authn;
 mod authz;
+mod backup;
 mod ca;
 mod config;
 mod data_dir;
@@ -24,6 +25,7 @@ mod store;
 #[cfg(test)]
 mod testing;
 
+pub use backup::{About, BackupError, backup, restore};
 pub use config::{Config, InvalidConfig, RawConfig};
 pub use manager::{FirstSteps, InitError, Manager, OpenError, OperatorCredentials, UnlockError};
 pub use run::{RunError, run};

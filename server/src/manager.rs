@@ -155,7 +155,8 @@ impl Manager {
             config: config.clone(),
             store: Arc::new(store),
             keys: Arc::new(Keyring::new(
-                LocalKeys::in_files(root, Arc::new(directory)),
+                LocalKeys::in_files(root, Arc::new(directory))
+                    .map_err(|error| OpenError::Keys(error.into()))?,
                 BTreeMap::new(),
                 config.data_key_lifetime,
             )),

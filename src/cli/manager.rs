@@ -7,6 +7,7 @@ use secretfs_server::{Config, FirstSteps, Manager, RawConfig};
 use tokio::net::TcpListener;
 use zeroize::Zeroizing;
 
+use super::backup::{self, BackupArgs, RestoreArgs};
 use super::config::{ConfigFile, user_directory};
 use super::error::Failure;
 use super::{Global, connect, output};
@@ -25,6 +26,26 @@ pub(super) enum ManagerCommand {
     /// input
     #[command(after_help = "Example:\n  secretfs manager unlock < recovery-key")]
     Unlock(ManagerArgs),
+    /// Write everything that a manager has into one file, encrypted to age recipients; it may be running
+    #[command(after_help = "Example:\n  secretfs manager backup --recipient age1... --output manager.age")]
+    Backup(BackupArgs),
+    /// Make a manager out of a backup, in a data directory that is absent or empty
+    #[command(after_help = "Example:\n  secretfs manager restore --identity key.txt manager.age")]
+    Restore(RestoreArgs),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct DataDirArgs {
+    /// Where the manager keeps its state [default: /var/lib/secretfs/manager]
+    #[arg(long, env = "SECRETFS_MANAGER_DATA_DIR", value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+}
+
+impl DataDirArgs {
+    fn check(&self, file: ConfigFile) -> Result<Config, Failure> {
+        let flags = RawConfig { data_dir: self.data_dir.clone(), ..Default::default() };
+        flags.or(file.manager).check().map_err(|error| Failure::usage(error.to_string()))
+    }
 }
 
 #[derive(Debug, Args)]
@@ -71,6 +92,14 @@ pub(super) async fn run(command: ManagerCommand, global: &Global, file: ConfigFi
         ManagerCommand::Init(args) => init(args, global, file).await,
         ManagerCommand::Run(args) => serve(args, global, file).await,
         ManagerCommand::Unlock(args) => unlock(args, global, file).await,
+        ManagerCommand::Backup(args) => {
+            let config = args.data_dir.check(file)?;
+            backup::backup(args, global, &config).await
+        }
+        ManagerCommand::Restore(args) => {
+            let config = args.data_dir.check(file)?;
+            backup::restore(args, global, &config).await
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! The command line: words and forms as Docker's, one module a noun.
 
+#[cfg(feature = "manager")]
+mod backup;
 mod completions;
 mod config;
 mod connect;

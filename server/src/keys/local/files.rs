@@ -25,13 +25,14 @@ pub(super) struct KeyFiles {
 }
 
 impl KeyFiles {
-    pub(super) fn new(root: RootKey, data_dir: Arc<DataDir>) -> Self {
-        Self { root, data_dir }
+    pub(super) fn open(root: RootKey, data_dir: Arc<DataDir>) -> Result<Self, KeyError> {
+        let files = Self { root, data_dir };
+        files.adopt_unversioned()?;
+        Ok(files)
     }
 
     /// All versions of a key; none when there is no such key.
     pub(super) fn load(&self, name: &KeyName) -> Result<Versions, KeyError> {
-        self.adopt_unversioned(name)?;
         let mut versions = Versions::new();
         let entries = match fs::read_dir(self.directory(name)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(versions),
@@ -78,24 +79,28 @@ impl KeyFiles {
         self.data_dir.keys().join(name.as_str())
     }
 
-    /// Makes the first version out of a key from before there were versions. Whoever is stopped in
-    /// the middle has both, which are the same key, and goes on the next time.
-    fn adopt_unversioned(&self, name: &KeyName) -> Result<(), KeyError> {
-        let file = self.data_dir.keys().join(format!("{name}{SUFFIX}"));
-        let sealed = match fs::read(&file) {
-            // Also when it is the directory of a key whose name ends in `.key`.
-            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::IsADirectory) => {
-                return Ok(());
+    /// Makes first versions out of keys from before there were versions. Whoever is stopped in the
+    /// middle has both, which are the same key, and goes on the next time.
+    fn adopt_unversioned(&self) -> Result<(), KeyError> {
+        let all = |source| KeyError::File { name: "*".to_owned(), source };
+        for entry in fs::read_dir(self.data_dir.keys()).map_err(all)? {
+            let entry = entry.map_err(all)?;
+            if !entry.file_type().map_err(all)?.is_file() {
+                continue;
             }
-            sealed => sealed.map_err(failed(name))?,
-        };
-        let bytes = self.root.open(UNVERSIONED_LABEL, name.as_str(), &sealed)?;
-        let key = Key::from_bytes(&bytes).ok_or(KeyError::Refused)?;
-        match self.create(name, 1, &key) {
-            Err(KeyError::File { source, .. }) if source.kind() == io::ErrorKind::AlreadyExists => {}
-            created => created?,
+            let file_name = entry.file_name();
+            let name = file_name.to_str().and_then(|name| name.strip_suffix(SUFFIX));
+            let Some(Ok(name)) = name.map(str::parse::<KeyName>) else { continue };
+            let sealed = fs::read(entry.path()).map_err(failed(&name))?;
+            let bytes = self.root.open(UNVERSIONED_LABEL, name.as_str(), &sealed)?;
+            let key = Key::from_bytes(&bytes).ok_or(KeyError::Refused)?;
+            match self.create(&name, 1, &key) {
+                Err(KeyError::File { source, .. }) if source.kind() == io::ErrorKind::AlreadyExists => {}
+                created => created?,
+            }
+            fs::remove_file(entry.path()).map_err(failed(&name))?;
         }
-        fs::remove_file(&file).map_err(failed(name))
+        Ok(())
     }
 }
 
@@ -119,12 +124,15 @@ mod tests {
     fn a_key_from_before_versions_is_its_first_version() {
         let parent = tempfile::tempdir().expect("a directory");
         let directory = Arc::new(DataDir::create(&parent.path().join("manager")).expect("a data directory"));
-        let files = KeyFiles::new(RootKey::generate().expect("key"), Arc::clone(&directory));
+        let root = RootKey::generate().expect("key");
+        let text = root.expose_text();
         let (name, key) = ("prod".parse().expect("a name"), Key::generate().expect("key"));
-        let sealed = files.root.seal(UNVERSIONED_LABEL, "prod", key.expose_secret()).expect("sealed");
+        let sealed = root.seal(UNVERSIONED_LABEL, "prod", key.expose_secret()).expect("sealed");
         let old = directory.keys().join("prod.key");
         for again in [false, true] {
             fs::write(&old, &sealed).expect("written");
+            let root = RootKey::from_text(&text).expect("key");
+            let files = KeyFiles::open(root, Arc::clone(&directory)).expect("opened");
             let versions = files.load(&name).expect("loaded");
             assert_eq!(versions.len(), 1, "{again}");
             assert_eq!(versions[&1].key.expose_secret(), key.expose_secret());
@@ -136,7 +144,8 @@ mod tests {
     fn a_file_of_another_name_or_version_is_refused() {
         let parent = tempfile::tempdir().expect("a directory");
         let directory = Arc::new(DataDir::create(&parent.path().join("manager")).expect("a data directory"));
-        let files = KeyFiles::new(RootKey::generate().expect("key"), Arc::clone(&directory));
+        let files =
+            KeyFiles::open(RootKey::generate().expect("key"), Arc::clone(&directory)).expect("opened");
         let (prod, dev) = ("prod".parse().expect("a name"), "dev".parse().expect("a name"));
         files.create(&prod, 1, &Key::generate().expect("key")).expect("written");
         files.create(&dev, 1, &Key::generate().expect("key")).expect("written");

@@ -37,8 +37,8 @@ impl LocalKeys {
         Self { files: None, keys: Mutex::default() }
     }
 
-    pub(crate) fn in_files(root: RootKey, directory: Arc<DataDir>) -> Self {
-        Self { files: Some(KeyFiles::new(root, directory)), keys: Mutex::default() }
+    pub(crate) fn in_files(root: RootKey, directory: Arc<DataDir>) -> Result<Self, KeyError> {
+        Ok(Self { files: Some(KeyFiles::open(root, directory)?), keys: Mutex::default() })
     }
 
     /// A new key of these bytes.
@@ -195,8 +195,8 @@ mod tests {
     async fn local_keys_in_files_conform() {
         let parent = tempfile::tempdir().expect("a directory");
         let directory = DataDir::create(&parent.path().join("manager")).expect("a data directory");
-        conformance::check(&LocalKeys::in_files(RootKey::generate().expect("key"), Arc::new(directory)))
-            .await;
+        let keys = LocalKeys::in_files(RootKey::generate().expect("key"), Arc::new(directory));
+        conformance::check(&keys.expect("keys")).await;
     }
 
     #[tokio::test]
@@ -208,7 +208,7 @@ mod tests {
             (name("prod"), Context::new([&b"place"[..]]), Key::generate().expect("key"));
 
         let directory = Arc::new(DataDir::create(&parent.path().join("manager")).expect("a data directory"));
-        let keys = LocalKeys::in_files(root, Arc::clone(&directory));
+        let keys = LocalKeys::in_files(root, Arc::clone(&directory)).expect("keys");
         keys.ensure(&prod).await.expect("created");
         let mut wrapped = keys.wrap(&prod, &[(&context, &data_key)]).await.expect("wrapped");
         assert_eq!(keys.rotate(&prod).await.expect("rotated"), 2);
@@ -216,14 +216,15 @@ mod tests {
         assert_eq!(wrapped.iter().map(|wrapped| wrapped.version).collect::<Vec<_>>(), [1, 2]);
         let described = keys.describe(&prod).await.expect("described");
 
-        let again = LocalKeys::in_files(RootKey::from_text(&text).expect("key"), Arc::clone(&directory));
+        let again = LocalKeys::in_files(RootKey::from_text(&text).expect("key"), Arc::clone(&directory))
+            .expect("keys");
         let questions: Vec<_> = wrapped.iter().map(|wrapped| (&context, wrapped)).collect();
         for unwrapped in again.unwrap(&prod, &questions).await.expect("answers") {
             assert_eq!(unwrapped.expect("unwrapped").expose_secret(), data_key.expose_secret());
         }
         assert_eq!(again.describe(&prod).await.expect("described").newest, described.newest);
 
-        let stranger = LocalKeys::in_files(RootKey::generate().expect("key"), directory);
+        let stranger = LocalKeys::in_files(RootKey::generate().expect("key"), directory).expect("keys");
         assert!(matches!(stranger.unwrap(&prod, &questions).await, Err(KeyError::Refused)));
     }
 

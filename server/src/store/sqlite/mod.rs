@@ -18,7 +18,7 @@ use sqlx::sqlite::{
     SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
     SqliteSynchronous,
 };
-use sqlx::{Sqlite as Driver, Transaction};
+use sqlx::{Connection as _, Row as _, Sqlite as Driver, Transaction};
 
 use super::StoreError;
 
@@ -63,6 +63,30 @@ impl Sqlite {
         let pool = pool.acquire_timeout(BUSY_TIMEOUT).connect_with(options).await?;
         MIGRATIONS.run(&pool).await.map_err(|error| StoreError::Database(Box::new(error)))?;
         Ok(Self { pool })
+    }
+
+    /// Copies a database that a manager may be using, as it is at one moment, into a file that is not
+    /// there yet.
+    pub(crate) async fn copy(file: &Path, into: &Path) -> Result<(), StoreError> {
+        let into = into.to_str().ok_or(StoreError::Corrupt { column: "the path of the copy" })?;
+        let mut connection = Self::inspect(file).await?;
+        sqlx::query("VACUUM INTO ?").bind(into).execute(&mut connection).await?;
+        Ok(connection.close().await?)
+    }
+
+    /// Whether a database that nobody uses is whole.
+    pub(crate) async fn check(file: &Path) -> Result<(), StoreError> {
+        let mut connection = Self::inspect(file).await?;
+        let row = sqlx::query("PRAGMA integrity_check(1)").fetch_one(&mut connection).await?;
+        let verdict: String = row.try_get(0)?;
+        connection.close().await?;
+        if verdict == "ok" { Ok(()) } else { Err(StoreError::Corrupt { column: "of the store" }) }
+    }
+
+    /// One connection to a database as it is, whatever version has made it.
+    async fn inspect(file: &Path) -> Result<SqliteConnection, StoreError> {
+        let options = SqliteConnectOptions::new().filename(file).create_if_missing(false);
+        Ok(SqliteConnection::connect_with(&options.busy_timeout(BUSY_TIMEOUT)).await?)
     }
 
     /// Writes everything to the file and lets it go.

@@ -18,6 +18,7 @@ mod in_use;
 mod inotify;
 mod isolation;
 mod joining;
+mod keys;
 mod lifecycle;
 mod living_mount;
 mod network_cut;
@@ -57,6 +58,7 @@ fn main() -> ExitCode {
         inotify::trials(),
         isolation::trials(),
         joining::trials(),
+        keys::trials(),
         lifecycle::trials(),
         living_mount::trials(),
         network_cut::trials(),

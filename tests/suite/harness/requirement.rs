@@ -21,6 +21,8 @@ pub(crate) enum Need {
     Clock,
     /// The openssl command, for what rustls is built without.
     OpenSsl,
+    /// The sqlite3 command, to change a database behind the manager's back.
+    Sqlite,
 }
 
 impl Need {
@@ -41,6 +43,7 @@ impl Need {
                 super::clock::library().is_none().then(|| "libfaketime is not installed".to_owned())
             }
             Self::OpenSsl => not_installed("openssl"),
+            Self::Sqlite => not_installed("sqlite3"),
         }
     }
 }

@@ -11,6 +11,9 @@ mod api;
 mod app;
 mod authn;
 mod authz;
+#[cfg(test)]
+#[path = "../../tests/backends/mod.rs"]
+mod backends;
 mod backup;
 mod ca;
 mod config;

@@ -7,6 +7,8 @@
 // The workspace's rule against unwrap has its exception for #[test] functions, which these are not:
 // they use expect, and say what they expect.
 
+#[path = "../backends/mod.rs"]
+mod backends;
 mod canary;
 mod clock;
 mod command_line;

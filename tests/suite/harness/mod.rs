@@ -3,7 +3,6 @@
 
 pub(crate) mod area;
 pub(crate) mod clock;
-pub(crate) mod deadline;
 pub(crate) mod engine;
 pub(crate) mod fake_manager;
 pub(crate) mod image;
@@ -25,6 +24,7 @@ pub(crate) mod tls_server;
 pub(crate) mod traced;
 pub(crate) mod watch;
 
+pub(crate) use crate::backends::deadline;
 pub(crate) use area::Area;
 pub(crate) use node::Node;
 pub(crate) use operator::Operator;

@@ -21,6 +21,7 @@ mod inotify;
 mod isolation;
 mod joining;
 mod keys;
+mod key_services;
 mod lifecycle;
 mod living_mount;
 mod network_cut;
@@ -61,6 +62,7 @@ fn main() -> ExitCode {
         isolation::trials(),
         joining::trials(),
         keys::trials(),
+        key_services::trials(),
         lifecycle::trials(),
         living_mount::trials(),
         network_cut::trials(),

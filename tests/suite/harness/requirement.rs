@@ -6,6 +6,9 @@ use std::process::{Command, Stdio};
 
 use libtest_mimic::{Failed, Trial};
 
+use crate::backends::openbao::OpenBao;
+use crate::backends::softhsm::SoftHsm;
+
 /// Something that a machine may lack.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Need {
@@ -23,6 +26,10 @@ pub(crate) enum Need {
     OpenSsl,
     /// The sqlite3 command, to change a database behind the manager's back.
     Sqlite,
+    /// An OpenBao or Vault to start.
+    OpenBao,
+    /// SoftHSM, an HSM that is a library.
+    SoftHsm,
 }
 
 impl Need {
@@ -44,6 +51,8 @@ impl Need {
             }
             Self::OpenSsl => not_installed("openssl"),
             Self::Sqlite => not_installed("sqlite3"),
+            Self::OpenBao => OpenBao::missing().map(|missing| missing.to_string()),
+            Self::SoftHsm => SoftHsm::missing().map(|missing| missing.to_string()),
         }
     }
 }

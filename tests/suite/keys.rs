@@ -1,19 +1,16 @@
 //! The keys under which values are encrypted change while they are read.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::thread::{self, JoinHandle};
 
 use serde_json::Value;
 
-use crate::harness::node::Node;
+use crate::harness::Site;
+use crate::harness::cold_readers::{ColdReaders, value};
 use crate::harness::pki::Credential;
 use crate::harness::requirement::trials;
 use crate::harness::tls::{Connection, certificates};
-use crate::harness::{Site, deadline};
 
 trials! {
     needs [Mount, Sqlite];
@@ -21,60 +18,6 @@ trials! {
     a_key_that_somebody_has_is_taken_in,
     keys_are_no_ones_to_share_and_are_told_apart,
     a_row_that_was_moved_in_the_database_is_refused_wherever_it_is_put,
-}
-
-/// Each value is 40 bytes that only its secret has.
-fn value(name: &str) -> Vec<u8> {
-    format!("{name:*>40}").into_bytes()
-}
-
-/// Reads files over and over, each of them from the manager, since the node has no room to keep one.
-struct ColdReaders {
-    ending: Arc<AtomicBool>,
-    reads: Arc<AtomicUsize>,
-    threads: Vec<JoinHandle<Vec<String>>>,
-}
-
-impl ColdReaders {
-    fn start(node: &Node, service: &str, names: &[String]) -> Self {
-        let (ending, reads) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
-        let threads = (0..2)
-            .map(|thread| {
-                let (ending, reads) = (Arc::clone(&ending), Arc::clone(&reads));
-                let mut files: Vec<(PathBuf, Vec<u8>)> =
-                    names.iter().map(|name| (node.path(service).join(name), value(name))).collect();
-                let half = files.len() / 2 * thread;
-                files.rotate_left(half);
-                thread::spawn(move || {
-                    let mut failures = Vec::new();
-                    while !ending.load(Ordering::Relaxed) {
-                        for (file, value) in &files {
-                            match fs::read(file) {
-                                Ok(read) if read == *value => {}
-                                other => failures.push(format!("{}: {other:?}", file.display())),
-                            }
-                            reads.fetch_add(1, Ordering::Relaxed);
-                        }
-                    }
-                    failures
-                })
-            })
-            .collect();
-        Self { ending, reads, threads }
-    }
-
-    /// Waits until each file was read again, whatever was under way.
-    fn go_round(&self, files: usize) {
-        let before = self.reads.load(Ordering::Relaxed);
-        deadline::eventually("every file is read once more", || {
-            self.reads.load(Ordering::Relaxed) > before + 3 * files
-        });
-    }
-
-    fn end(self) -> Vec<String> {
-        self.ending.store(true, Ordering::Relaxed);
-        self.threads.into_iter().flat_map(|thread| thread.join().expect("a reader")).collect()
-    }
 }
 
 /// What `key ls` says of an environment: key, version and how much is wrapped under it.
@@ -109,7 +52,7 @@ fn a_key_is_rotated_rewrapped_and_retired_under_readers() {
     node.configure("cache_bytes = 1");
     node.run_connected();
     let readers = ColdReaders::start(&node, "web", &names);
-    readers.go_round(names.len());
+    readers.go_round();
     let key_files = || {
         let mut files: Vec<_> = fs::read_dir(site.manager.data().join("keys/prod"))
             .expect("keys")
@@ -125,7 +68,7 @@ fn a_key_is_rotated_rewrapped_and_retired_under_readers() {
     assert_eq!(listed(&site, "prod"), [row("local/prod", 2, 1), row("local/prod", 1, 12)]);
     let table = site.operator.ok(&["key", "ls"]);
     assert!(table.contains("unwraps") && table.contains("wraps"), "{table}");
-    readers.go_round(names.len());
+    readers.go_round();
 
     let too_early = site.operator.json(&["key", "retire"]);
     assert_eq!(too_early, serde_json::json!([]), "everything is in use");
@@ -137,7 +80,7 @@ fn a_key_is_rotated_rewrapped_and_retired_under_readers() {
     assert_eq!((&retired[0]["below"], &retired[0]["is_gone"]), (&2.into(), &false.into()), "{retired}");
     assert_eq!(key_files(), ["2.key"]);
     assert_eq!(listed(&site, "prod"), [row("local/prod", 2, 13)]);
-    readers.go_round(names.len());
+    readers.go_round();
 
     let moved = site.operator.json(&["key", "migrate", "--to", "local", "--key-name", "prod-2027"]);
     assert_eq!((&moved["moved"], &moved["key"]["name"]), (&13.into(), &"prod-2027".into()), "{moved}");
@@ -146,7 +89,7 @@ fn a_key_is_rotated_rewrapped_and_retired_under_readers() {
     assert_eq!(retired[0]["is_gone"], true, "{retired}");
     assert_eq!(listed(&site, "prod"), [row("local/prod-2027", 1, 13)]);
     assert!(key_files().is_empty());
-    readers.go_round(names.len());
+    readers.go_round();
     assert_eq!(readers.end(), [""; 0]);
     assert!(site.operator.ok(&["secret", "inspect", "new"]).contains("local/prod-2027:1"));
 }

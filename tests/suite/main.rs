@@ -20,6 +20,7 @@ mod in_use;
 mod inotify;
 mod isolation;
 mod joining;
+mod key_migration;
 mod key_services;
 mod keys;
 mod lifecycle;
@@ -62,6 +63,7 @@ fn main() -> ExitCode {
         isolation::trials(),
         joining::trials(),
         keys::trials(),
+        key_migration::trials(),
         key_services::trials(),
         lifecycle::trials(),
         living_mount::trials(),

@@ -21,6 +21,7 @@ pub(crate) struct Manager {
     address: SocketAddr,
     host: Option<PathBuf>,
     clock: Option<String>,
+    environment: Vec<(String, PathBuf)>,
     process: Option<Daemon>,
     operator: Operator,
     recovery_key: String,
@@ -34,12 +35,38 @@ impl Manager {
         Self::start_on(None, free_address(), home, settings, logs)
     }
 
+    /// The same with more in its environment.
+    pub(crate) fn start_with_environment(
+        home: &Path,
+        settings: &str,
+        environment: &[(&str, &Path)],
+        logs: &Logs,
+    ) -> Self {
+        let environment = environment.iter().map(|(name, path)| ((*name).to_owned(), path.to_path_buf()));
+        let mut manager = Self::init(None, free_address(), home, settings, environment.collect(), logs);
+        manager.run();
+        manager
+    }
+
     /// The same on a host of a network.
     pub(crate) fn start_on(
         host: Option<&Path>,
         address: SocketAddr,
         home: &Path,
         settings: &str,
+        logs: &Logs,
+    ) -> Self {
+        let mut manager = Self::init(host, address, home, settings, Vec::new(), logs);
+        manager.run();
+        manager
+    }
+
+    fn init(
+        host: Option<&Path>,
+        address: SocketAddr,
+        home: &Path,
+        settings: &str,
+        environment: Vec<(String, PathBuf)>,
         logs: &Logs,
     ) -> Self {
         let config = home.join("manager.toml");
@@ -51,7 +78,8 @@ impl Manager {
         let mut init = secretfs_on(host);
         init.args(["manager", "init", "--json", "--operator-dir"])
             .arg(home.join("operator"))
-            .env("SECRETFS_CONFIG", &config);
+            .env("SECRETFS_CONFIG", &config)
+            .envs(environment.iter().cloned());
         let outcome = finish(&mut init, b"", logs);
         assert_eq!(outcome.code, 0, "secretfs manager init: {}", outcome.stderr);
         let printed: Value = serde_json::from_str(&outcome.stdout).expect("what `init --json` prints");
@@ -59,19 +87,18 @@ impl Manager {
             |key: &str| printed[key].as_str().unwrap_or_else(|| panic!("no {key} in {printed}")).to_owned();
         let operator = Operator::new(Path::new(&text("config")), None, logs).on(host);
         let recovery_key = text("recovery_key");
-        let mut manager = Self {
+        Self {
             config,
             data,
             address,
             host: host.map(Path::to_owned),
             clock: None,
+            environment,
             process: None,
             operator,
             recovery_key,
             logs: logs.clone(),
-        };
-        manager.run();
-        manager
+        }
     }
 
     /// Runs `secretfs manager` with these arguments to its end.
@@ -92,6 +119,7 @@ impl Manager {
     pub(crate) fn run(&mut self) {
         let mut command = secretfs_on(self.host.as_deref());
         command.args(["manager", "run"]).env("SECRETFS_CONFIG", &self.config).env("SECRETFS_LOG", "debug");
+        command.envs(self.environment.iter().cloned());
         if let Some(off) = &self.clock {
             shift_clock(&mut command, off);
         }
@@ -108,6 +136,13 @@ impl Manager {
         let mut process = self.process.take().expect("a running manager");
         process.signal(Signal::TERM);
         assert_eq!(process.wait(), 0, "the manager stops cleanly");
+    }
+
+    /// Kills it, and waits until it is gone.
+    pub(crate) fn kill(&mut self) {
+        let mut process = self.process.take().expect("a running manager");
+        process.signal(Signal::KILL);
+        process.wait();
     }
 
     /// Lets it hang: its connections stay open, and nobody answers.

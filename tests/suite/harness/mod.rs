@@ -3,6 +3,7 @@
 
 pub(crate) mod area;
 pub(crate) mod clock;
+pub(crate) mod cold_readers;
 pub(crate) mod engine;
 pub(crate) mod fake_manager;
 pub(crate) mod image;

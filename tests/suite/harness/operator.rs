@@ -76,7 +76,8 @@ impl Operator {
         serde_json::from_str(&printed).unwrap_or_else(|error| panic!("{arguments:?}: {error} in {printed:?}"))
     }
 
-    fn command(&self, arguments: &[&str]) -> Command {
+    /// A command that the caller starts.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = secretfs_on(self.host.as_deref());
         command.args(arguments).env("SECRETFS_CONFIG", &self.config).env("SECRETFS_LOG", "debug");
         if let Some(environment) = &self.environment {

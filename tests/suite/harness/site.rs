@@ -34,6 +34,14 @@ impl Site {
         Self::start_in(area, &home, settings)
     }
 
+    /// With more in the environment of the manager.
+    pub(crate) fn with_environment(settings: &str, environment: &[(&str, &Path)]) -> Self {
+        let area = Area::new();
+        let (home, logs) = (area.directory("hosts"), Logs::at(area.directory("logs")));
+        let manager = Manager::start_with_environment(&home, settings, environment, &logs);
+        Self::around(manager, area, logs)
+    }
+
     /// With the manager on its host of a network.
     pub(crate) fn on(network: &Network) -> Self {
         let area = Area::new();

@@ -6,7 +6,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use secretfs_wire::OperatorName;
+use secretfs_wire::{KeyBackendKind, OperatorName};
 use zeroize::Zeroizing;
 
 use crate::app::now;
@@ -14,7 +14,7 @@ use crate::ca::Authority;
 use crate::config::Config;
 use crate::data_dir::DataDir;
 use crate::error::Cause;
-use crate::keys::{Keyring, LocalKeys, RootKey};
+use crate::keys::{KeyBackend, Keyring, LocalKeys, RootKey, VaultKeys};
 use crate::store::{Environments as _, Sqlite, Store};
 
 const CA_KEY_LABEL: &str = "secretfs CA key v1";
@@ -82,6 +82,9 @@ pub enum OpenError {
     /// The root key is malformed, or not the one of this manager, or the CA is damaged.
     #[error("the root key does not open this manager's CA")]
     Keys(#[source] Cause),
+    /// A key backend's settings cannot be used.
+    #[error("cannot set up a key backend")]
+    KeyBackend(#[source] Cause),
     /// The store cannot be opened or migrated.
     #[error("cannot open the store")]
     Store(#[source] Cause),
@@ -157,7 +160,7 @@ impl Manager {
             keys: Arc::new(Keyring::new(
                 LocalKeys::in_files(root, Arc::new(directory))
                     .map_err(|error| OpenError::Keys(error.into()))?,
-                BTreeMap::new(),
+                remote_keys(config)?,
                 config.data_key_lifetime,
             )),
             authority: Arc::new(authority),
@@ -196,6 +199,16 @@ impl Manager {
         root.open(CA_KEY_LABEL, CA_KEY_NAME, &sealed).map_err(|error| UnlockError::WrongKey(error.into()))?;
         directory.write_root_key(&root.expose_text()).map_err(UnlockError::Write)
     }
+}
+
+/// The key backends outside of this process that are configured. None of them is asked anything yet.
+fn remote_keys(config: &Config) -> Result<BTreeMap<KeyBackendKind, Arc<dyn KeyBackend>>, OpenError> {
+    let mut remote = BTreeMap::<_, Arc<dyn KeyBackend>>::new();
+    if let Some(vault) = &config.vault {
+        let keys = VaultKeys::new(vault).map_err(|error| OpenError::KeyBackend(error.into()))?;
+        remote.insert(KeyBackendKind::Vault, Arc::new(keys));
+    }
+    Ok(remote)
 }
 
 async fn first_operator(authority: &Authority, store: &Sqlite) -> Result<OperatorCredentials, InitError> {

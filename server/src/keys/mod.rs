@@ -11,6 +11,7 @@ mod error;
 mod keyring;
 mod local;
 mod root;
+mod vault;
 mod version;
 
 use zeroize::Zeroizing;
@@ -21,6 +22,7 @@ pub(crate) use error::{BackendFault, KeyError};
 pub(crate) use keyring::Keyring;
 pub(crate) use local::LocalKeys;
 pub(crate) use root::RootKey;
+pub(crate) use vault::VaultKeys;
 pub(crate) use version::{SealedVersion, VersionContext, WrappedKey, open, seal};
 
 /// Cleartext that is wiped when it is dropped.

@@ -1,11 +1,17 @@
 //! What the manager is told from outside: raw settings in layers, then one checked [`Config`].
 
+mod vault;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Deserialize;
 use url::Url;
+
+use vault::RawVault;
+pub(crate) use vault::VaultConfig;
+pub(crate) use vault::VaultLogin;
 
 const LOOPBACK_NAMES: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
 
@@ -44,6 +50,8 @@ pub struct RawConfig {
     pub max_connections: Option<usize>,
     /// How many requests one HTTP/2 connection may have open at once. Default: 256.
     pub max_streams: Option<u32>,
+    /// The Transit engine of a Vault, for environments whose keys are there. Default: there is none.
+    pub vault: Option<RawVault>,
 }
 
 /// Checked settings.
@@ -75,6 +83,8 @@ pub struct Config {
     pub max_connections: usize,
     /// How many requests one HTTP/2 connection may have open at once.
     pub max_streams: u32,
+    /// How the Transit engine of Vault is reached, for environments whose keys are there.
+    pub vault: Option<VaultConfig>,
 }
 
 /// A setting that cannot be used.
@@ -108,6 +118,20 @@ pub enum InvalidConfig {
     /// The URL is none, or not one of HTTPS.
     #[error("url {0:?} is not of the form https://HOST:PORT")]
     Url(String),
+    /// Vault's URL is none, or says cleartext to another machine.
+    #[error("vault.url {0:?} is not of the form https://HOST:PORT")]
+    VaultUrl(String),
+    /// There are several ways to log in at Vault.
+    #[error("vault has more than one of token_env, token_file and approle")]
+    VaultLogin,
+    /// A mount path cannot stand in a URL.
+    #[error("{setting} {given:?} is not the path of a mount")]
+    Path {
+        /// The setting's name.
+        setting: &'static str,
+        /// What was given.
+        given: String,
+    },
 }
 
 impl RawConfig {
@@ -136,6 +160,7 @@ impl RawConfig {
             data_key_lifetime: self.data_key_lifetime.or(lower.data_key_lifetime),
             max_connections: self.max_connections.or(lower.max_connections),
             max_streams: self.max_streams.or(lower.max_streams),
+            vault: self.vault.or(lower.vault),
         }
     }
 
@@ -164,6 +189,7 @@ impl RawConfig {
             data_key_lifetime: data_key_lifetime(self.data_key_lifetime)?,
             max_connections: within("max_connections", self.max_connections.unwrap_or(10_000), 1_000_000)?,
             max_streams: within("max_streams", self.max_streams.unwrap_or(256), 100_000)?,
+            vault: self.vault.map(RawVault::check).transpose()?,
         })
     }
 }

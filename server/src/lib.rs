@@ -29,6 +29,9 @@ mod store;
 mod testing;
 
 pub use backup::{About, BackupError, backup, restore};
-pub use config::{Config, InvalidConfig, RawConfig};
+pub use config::{
+    Config, InvalidConfig, PinSource, Pkcs11Config, RawAppRoleConfig, RawConfig, RawPkcs11Config,
+    RawVaultConfig, TokenChoice, VaultConfig,
+};
 pub use manager::{FirstSteps, InitError, Manager, OpenError, OperatorCredentials, UnlockError};
 pub use run::{RunError, run};

@@ -14,7 +14,7 @@ use crate::ca::Authority;
 use crate::config::Config;
 use crate::data_dir::DataDir;
 use crate::error::Cause;
-use crate::keys::{KeyBackend, Keyring, LocalKeys, RootKey, VaultKeys};
+use crate::keys::{KeyBackend, Keyring, LocalKeys, Pkcs11Keys, RootKey, VaultKeys};
 use crate::store::{Environments as _, Sqlite, Store};
 
 const CA_KEY_LABEL: &str = "secretfs CA key v1";
@@ -82,12 +82,12 @@ pub enum OpenError {
     /// The root key is malformed, or not the one of this manager, or the CA is damaged.
     #[error("the root key does not open this manager's CA")]
     Keys(#[source] Cause),
-    /// A key backend's settings cannot be used.
-    #[error("cannot set up a key backend")]
-    KeyBackend(#[source] Cause),
     /// The store cannot be opened or migrated.
     #[error("cannot open the store")]
     Store(#[source] Cause),
+    /// A key backend's settings cannot be used.
+    #[error("cannot use key backend {0}")]
+    KeyBackend(KeyBackendKind, #[source] Cause),
 }
 
 /// Why a manager could not be unlocked.
@@ -201,12 +201,18 @@ impl Manager {
     }
 }
 
-/// The key backends outside of this process that are configured. None of them is asked anything yet.
+/// The key backends outside this process. One that is away is no reason not to start.
 fn remote_keys(config: &Config) -> Result<BTreeMap<KeyBackendKind, Arc<dyn KeyBackend>>, OpenError> {
     let mut remote = BTreeMap::<_, Arc<dyn KeyBackend>>::new();
-    if let Some(vault) = &config.vault {
-        let keys = VaultKeys::new(vault).map_err(|error| OpenError::KeyBackend(error.into()))?;
-        remote.insert(KeyBackendKind::Vault, Arc::new(keys));
+    if let Some(settings) = &config.vault {
+        let kind = KeyBackendKind::Vault;
+        let keys = VaultKeys::new(settings).map_err(|error| OpenError::KeyBackend(kind, error.into()))?;
+        remote.insert(kind, Arc::new(keys));
+    }
+    if let Some(settings) = &config.pkcs11 {
+        let kind = KeyBackendKind::Pkcs11;
+        let keys = Pkcs11Keys::open(settings).map_err(|error| OpenError::KeyBackend(kind, error.into()))?;
+        remote.insert(kind, Arc::new(keys));
     }
     Ok(remote)
 }

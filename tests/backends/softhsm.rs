@@ -116,7 +116,8 @@ impl SoftHsm {
         labels.map(str::trim).filter(|label| !label.is_empty()).map(str::to_owned).collect()
     }
 
-    fn tokens(&self) -> PathBuf {
+    /// The directory that has all tokens.
+    pub(crate) fn tokens(&self) -> PathBuf {
         self.directory.join("tokens")
     }
 

@@ -1,5 +1,6 @@
 //! What the manager is told from outside: raw settings in layers, then one checked [`Config`].
 
+mod pkcs11;
 mod vault;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -9,9 +10,9 @@ use std::time::Duration;
 use serde::Deserialize;
 use url::Url;
 
-use vault::RawVault;
-pub(crate) use vault::VaultConfig;
+pub use pkcs11::{PinSource, Pkcs11Config, RawPkcs11Config, TokenChoice};
 pub(crate) use vault::VaultLogin;
+pub use vault::{RawAppRoleConfig, RawVaultConfig, VaultConfig};
 
 const LOOPBACK_NAMES: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
 
@@ -51,7 +52,9 @@ pub struct RawConfig {
     /// How many requests one HTTP/2 connection may have open at once. Default: 256.
     pub max_streams: Option<u32>,
     /// The Transit engine of a Vault, for environments whose keys are there. Default: there is none.
-    pub vault: Option<RawVault>,
+    pub vault: Option<RawVaultConfig>,
+    /// An HSM that holds keys. Default: none.
+    pub pkcs11: Option<RawPkcs11Config>,
 }
 
 /// Checked settings.
@@ -85,6 +88,8 @@ pub struct Config {
     pub max_streams: u32,
     /// How the Transit engine of Vault is reached, for environments whose keys are there.
     pub vault: Option<VaultConfig>,
+    /// An HSM that holds keys.
+    pub pkcs11: Option<Pkcs11Config>,
 }
 
 /// A setting that cannot be used.
@@ -132,6 +137,9 @@ pub enum InvalidConfig {
         /// What was given.
         given: String,
     },
+    /// The HSM's section cannot be used.
+    #[error("pkcs11: {0}")]
+    Pkcs11(&'static str),
 }
 
 impl RawConfig {
@@ -161,6 +169,7 @@ impl RawConfig {
             max_connections: self.max_connections.or(lower.max_connections),
             max_streams: self.max_streams.or(lower.max_streams),
             vault: self.vault.or(lower.vault),
+            pkcs11: self.pkcs11.or(lower.pkcs11),
         }
     }
 
@@ -189,7 +198,8 @@ impl RawConfig {
             data_key_lifetime: data_key_lifetime(self.data_key_lifetime)?,
             max_connections: within("max_connections", self.max_connections.unwrap_or(10_000), 1_000_000)?,
             max_streams: within("max_streams", self.max_streams.unwrap_or(256), 100_000)?,
-            vault: self.vault.map(RawVault::check).transpose()?,
+            vault: self.vault.map(RawVaultConfig::check).transpose()?,
+            pkcs11: self.pkcs11.map(RawPkcs11Config::check).transpose()?,
         })
     }
 }

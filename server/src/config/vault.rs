@@ -10,7 +10,7 @@ use super::{InvalidConfig, duration};
 /// How the Transit engine of HashiCorp Vault or OpenBao is reached, as the file gives it.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct RawVault {
+pub struct RawVaultConfig {
     /// Its URL: `https://vault.example:8200`. `http` is for this machine only.
     pub url: String,
     /// The CA that its certificate is checked by, PEM. Default: those of the system.
@@ -26,13 +26,13 @@ pub struct RawVault {
     /// The file with the token, which is read again when the token is no longer good.
     pub token_file: Option<PathBuf>,
     /// The AppRole to log in with.
-    pub approle: Option<RawAppRole>,
+    pub approle: Option<RawAppRoleConfig>,
 }
 
 /// An AppRole, as the file gives it.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct RawAppRole {
+pub struct RawAppRoleConfig {
     /// Where the AppRole method is mounted. Default: `approle`.
     pub mount: Option<String>,
     /// The role's id.
@@ -60,7 +60,7 @@ pub(crate) enum VaultLogin {
     AppRole { mount: String, role_id: String, secret_id_file: PathBuf },
 }
 
-impl RawVault {
+impl RawVaultConfig {
     pub(super) fn check(self) -> Result<VaultConfig, InvalidConfig> {
         let url = Url::parse(&self.url).ok().filter(|url| url.scheme() == "https" || is_local(url));
         let url = url.filter(Url::has_host).ok_or(InvalidConfig::VaultUrl(self.url))?;
@@ -69,7 +69,7 @@ impl RawVault {
                 VaultLogin::Environment(variable.unwrap_or_else(|| "VAULT_TOKEN".to_owned()))
             }
             (None, Some(file), None) => VaultLogin::File(file),
-            (None, None, Some(RawAppRole { mount, role_id, secret_id_file })) => VaultLogin::AppRole {
+            (None, None, Some(RawAppRoleConfig { mount, role_id, secret_id_file })) => VaultLogin::AppRole {
                 mount: path("vault.approle.mount", mount, "approle")?,
                 role_id,
                 secret_id_file,

@@ -10,6 +10,7 @@ mod data_keys;
 mod error;
 mod keyring;
 mod local;
+mod pkcs11;
 mod root;
 mod vault;
 mod version;
@@ -21,6 +22,7 @@ pub(crate) use backend::{KeyBackend, KeyDescription, VersionDescription, Wrapped
 pub(crate) use error::{BackendFault, KeyError};
 pub(crate) use keyring::Keyring;
 pub(crate) use local::LocalKeys;
+pub(crate) use pkcs11::Pkcs11Keys;
 pub(crate) use root::RootKey;
 pub(crate) use vault::VaultKeys;
 pub(crate) use version::{SealedVersion, VersionContext, WrappedKey, open, seal};

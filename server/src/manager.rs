@@ -279,4 +279,18 @@ mod tests {
         Manager::unlock(&config, &first.recovery_key).await.expect("unlocked");
         Manager::open(&config).await.expect("opened again");
     }
+
+    #[tokio::test]
+    async fn a_key_backend_that_cannot_be_used_is_said_by_name() {
+        let parent = tempfile::tempdir().expect("a directory");
+        let toml = "[pkcs11]\nmodule = '/no/such.so'\ntoken = 'secretfs'\npin_file = '/no/such/pin'";
+        let mut raw = RawConfig::from_toml(toml).expect("settings");
+        raw.data_dir = Some(parent.path().join("manager"));
+        let config = raw.check().expect("a configuration");
+        Manager::init(&config).await.expect("a new manager");
+        let error = Manager::open(&config).await.expect_err("no PIN and no module");
+        assert_eq!(error.to_string(), "cannot use key backend pkcs11");
+        let said = std::iter::successors(Some(&error as &dyn std::error::Error), |error| error.source());
+        assert!(said.map(ToString::to_string).any(|text| text.contains("/no/such/pin")), "{error:?}");
+    }
 }

@@ -30,10 +30,11 @@ fn each_test_has_an_openbao_and_a_token_of_its_own() {
 
 fn faults_come_over_tls_as_well() {
     let server = OpenBao::start_tls().expect("OpenBao");
-    let proxy = FaultyProxy::before(&server);
+    let mut proxy = FaultyProxy::before(&server);
     let roots = certificates(server.ca().expect("an authority"));
+    let address = proxy.address();
     let ask = || {
-        let connection = Connection::open(proxy.address(), &roots, None);
+        let connection = Connection::open(address, &roots, None);
         connection.and_then(|mut connection| connection.request("GET", "/v1/sys/health", ""))
     };
     assert_eq!(ask().expect("an answer").status, 200);
@@ -42,5 +43,9 @@ fn faults_come_over_tls_as_well() {
     proxy.inject_next(1, Fault::Reset);
     assert_eq!(ask().expect_err("no answer").kind(), io::ErrorKind::ConnectionReset);
     assert_eq!(ask().expect("an answer").status, 200);
-    assert_eq!(proxy.count("sys/health"), 4);
+    proxy.go_down();
+    assert_eq!(ask().expect_err("nobody").kind(), io::ErrorKind::ConnectionRefused);
+    proxy.come_back();
+    assert_eq!(ask().expect("an answer").status, 200);
+    assert_eq!(proxy.count("sys/health"), 5);
 }

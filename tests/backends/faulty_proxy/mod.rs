@@ -52,9 +52,15 @@ pub(crate) struct Seen {
 pub(crate) struct FaultyProxy {
     address: SocketAddr,
     scheme: &'static str,
+    upstream: Arc<Upstream>,
     script: Arc<Script>,
+    serving: Option<Serving>,
+}
+
+/// The thread that serves, until this is dropped.
+struct Serving {
     stop: Option<oneshot::Sender<()>>,
-    serving: Option<JoinHandle<()>>,
+    thread: Option<JoinHandle<()>>,
 }
 
 /// What has come and what is to go wrong.
@@ -79,24 +85,12 @@ impl FaultyProxy {
     /// Starts one on an address of its own, in which nothing goes wrong yet.
     pub(crate) fn before(server: &OpenBao) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a listener");
-        listener.set_nonblocking(true).expect("a listener for the runtime");
         let address = listener.local_addr().expect("its address");
+        let scheme = if server.tls().is_some() { "https" } else { "http" };
         let upstream = Arc::new(Upstream::of(server));
         let script = Arc::new(Script::default());
-        let (stop, stopped) = oneshot::channel();
-        // A thread and a runtime of its own: a test that blocks its runtime does not block the proxy.
-        let serve = connection::serve(listener, upstream, script.clone());
-        let serving = thread::spawn(move || {
-            let runtime = runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-            runtime.block_on(async {
-                tokio::select! {
-                    () = serve => {}
-                    _ = stopped => {}
-                }
-            });
-        });
-        let scheme = if server.tls().is_some() { "https" } else { "http" };
-        Self { address, scheme, script, stop: Some(stop), serving: Some(serving) }
+        let serving = Some(Serving::start(listener, upstream.clone(), script.clone()));
+        Self { address, scheme, upstream, script, serving }
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -133,6 +127,17 @@ impl FaultyProxy {
         self.script.lines().injected.clear();
     }
 
+    /// Ends all connections and refuses new ones, as where no server runs.
+    pub(crate) fn go_down(&mut self) {
+        self.serving = None;
+    }
+
+    /// Listens again, where it did before.
+    pub(crate) fn come_back(&mut self) {
+        let listener = TcpListener::bind(self.address).expect("the same address");
+        self.serving = Some(Serving::start(listener, self.upstream.clone(), self.script.clone()));
+    }
+
     /// Everything that has been asked, in order.
     pub(crate) fn seen(&self) -> Vec<Seen> {
         self.script.lines().seen.clone()
@@ -148,14 +153,33 @@ impl FaultyProxy {
     }
 }
 
-impl Drop for FaultyProxy {
+impl Serving {
+    fn start(listener: TcpListener, upstream: Arc<Upstream>, script: Arc<Script>) -> Self {
+        listener.set_nonblocking(true).expect("a listener for the runtime");
+        let (stop, stopped) = oneshot::channel();
+        let serve = connection::serve(listener, upstream, script);
+        // A thread and a runtime of its own: a test that blocks its runtime does not block the proxy.
+        let thread = thread::spawn(move || {
+            let runtime = runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            runtime.block_on(async {
+                tokio::select! {
+                    () = serve => {}
+                    _ = stopped => {}
+                }
+            });
+        });
+        Self { stop: Some(stop), thread: Some(thread) }
+    }
+}
+
+impl Drop for Serving {
     fn drop(&mut self) {
         if let Some(stop) = self.stop.take() {
             // It may have failed.
             let _ = stop.send(());
         }
-        if let Some(serving) = self.serving.take() {
-            let _ = serving.join();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
         }
     }
 }

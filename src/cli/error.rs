@@ -74,6 +74,7 @@ impl From<ClientError> for Failure {
         let exit = match &error {
             ClientError::Unreachable { .. }
             | ClientError::NoConnection { .. }
+            | ClientError::Untrusted
             | ClientError::WrongClock { .. } => Exit::Unreachable,
             ClientError::Malformed { .. } | ClientError::Busy { .. } => Exit::Failed,
             ClientError::Refused(refusal) => match refusal.code {

@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use rustls::CertificateError;
 use secretfs_wire::api::{ApiError, ErrorCode};
 
 use super::clock;
@@ -19,6 +20,12 @@ pub(crate) enum ClientError {
         /// By how much, as far as it can be told, and what to do.
         reason: String,
     },
+    /// What answered shows a certificate of another CA than the manager's. A sealed manager has no other.
+    #[error(
+        "the manager's certificate is not of its CA: it is sealed and waits for `secretfs manager unlock`, or \
+         somebody else answers at its address"
+    )]
+    Untrusted,
     /// No connection to wait at: nothing listens, no way there, or no packet comes back. To try again
     /// costs the manager nothing.
     #[error("{reason}")]
@@ -53,6 +60,7 @@ impl ClientError {
             Self::Busy { refusal, .. } => refusal.code(),
             Self::Unreachable { .. }
             | Self::WrongClock { .. }
+            | Self::Untrusted
             | Self::NoConnection { .. }
             | Self::Malformed { .. } => None,
         }
@@ -61,8 +69,17 @@ impl ClientError {
 
 impl From<reqwest::Error> for ClientError {
     fn from(error: reqwest::Error) -> Self {
-        if let Some(reason) = handshake_error(&error).and_then(clock::explain) {
-            return Self::WrongClock { reason };
+        match handshake_error(&error) {
+            // The CAs of all managers have one name, so the signature of another one's is a wrong one.
+            Some(rustls::Error::InvalidCertificate(
+                CertificateError::UnknownIssuer | CertificateError::BadSignature,
+            )) => return Self::Untrusted,
+            Some(failed) => {
+                if let Some(reason) = clock::explain(failed) {
+                    return Self::WrongClock { reason };
+                }
+            }
+            None => {}
         }
         if error.is_timeout() {
             return Self::Unreachable { reason: "no answer in time".to_owned() };

@@ -100,7 +100,7 @@ impl Http {
             Err(ClientError::Unreachable { reason }) if before.met_nobody(&self.link) => {
                 Err(ClientError::NoConnection { reason })
             }
-            Err(error @ ClientError::Unreachable { .. }) => {
+            Err(error @ (ClientError::Unreachable { .. } | ClientError::Untrusted)) => {
                 self.link.set_up(false);
                 Err(error)
             }

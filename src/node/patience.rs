@@ -18,6 +18,8 @@ const NOBODY_LONGEST: Duration = Duration::from_secs(1);
 /// manager is in trouble. After a stream that was up it is this.
 const TROUBLE_FIRST: Duration = Duration::from_secs(1);
 const TROUBLE_LONGEST: Duration = Duration::from_secs(30);
+/// The same where it is sealed: it has nothing else to do, and whoever has unlocked it waits for this node.
+const SEALED_LONGEST: Duration = Duration::from_secs(10);
 /// What a manager may ask for at most.
 const RETRY_AFTER_LONGEST: Duration = Duration::from_secs(10 * 60);
 /// A stream that broke sooner is no sign of a manager that is well.
@@ -59,6 +61,10 @@ impl Patience {
                 self.nobody = 0;
                 let spread = grown(TROUBLE_FIRST, &mut self.trouble, TROUBLE_LONGEST);
                 (*retry_after).min(RETRY_AFTER_LONGEST) + spread.mul_f64(chance)
+            }
+            ClientError::Untrusted => {
+                self.nobody = 0;
+                grown(TROUBLE_FIRST, &mut self.trouble, SEALED_LONGEST).mul_f64(chance)
             }
             ClientError::Unreachable { .. }
             | ClientError::WrongClock { .. }
@@ -131,6 +137,13 @@ mod tests {
         assert_eq!(rig.after(0, &trouble(), false, 0.0), 0.0, "at any time up to then");
         assert_eq!(rig.after(0, &nobody(), false, 1.0), 0.1);
         assert_eq!(rig.after(0, &trouble(), false, 1.0), 1.0, "nobody is no trouble");
+    }
+
+    #[test]
+    fn a_sealed_manager_is_asked_more_often() {
+        let mut rig = Rig::new();
+        let longest: Vec<_> = (0..6).map(|_| rig.after(0, &ClientError::Untrusted, false, 1.0)).collect();
+        assert_eq!(longest, [1.0, 2.0, 4.0, 8.0, 10.0, 10.0]);
     }
 
     #[test]

@@ -2,7 +2,9 @@
 //!
 //! ```text
 //! lock             held by the one manager that runs here
-//! root.key         the root key as text; may be kept elsewhere and put back by `unlock`
+//! root.sealed      the root key, wrapped under each key that unlocks this manager
+//! unlock.key       one of those keys, where an operator wants no seal; may be kept elsewhere
+//! unlock.sock      where a sealed manager hears of keys
 //! ca.pem           the CA's certificate
 //! ca.key.sealed    the CA's private key, sealed under the root key
 //! keys/NAME/N.key  version N of a local key, sealed under the root key
@@ -20,15 +22,17 @@ const OWNER_ONLY_DIRECTORY: u32 = 0o700;
 const OWNER_ONLY_FILE: u32 = 0o600;
 
 const LOCK: &str = "lock";
-const ROOT_SEALED: &str = "root.sealed";
+const SEALED_ROOT: &str = "root.sealed";
+/// The root key in clear, as the first managers had it.
 const ROOT_KEY: &str = "root.key";
+const UNLOCK_SOCKET: &str = "unlock.sock";
 const CA_CERTIFICATE: &str = "ca.pem";
 const CA_KEY: &str = "ca.key.sealed";
 pub(crate) const KEYS: &str = "keys";
 pub(crate) const STORE: &str = "store.db";
 
 /// Without one of these it is no manager's.
-pub(crate) const NEEDED: [&str; 4] = [CA_CERTIFICATE, CA_KEY, ROOT_SEALED, STORE];
+pub(crate) const NEEDED: [&str; 4] = [CA_CERTIFICATE, CA_KEY, SEALED_ROOT, STORE];
 
 /// The directory of one manager, locked as long as this lives.
 pub(crate) struct DataDir {
@@ -131,13 +135,33 @@ impl DataDir {
         self.path.join(STORE)
     }
 
-    /// `None` when it is kept elsewhere.
+    pub(crate) fn read_sealed_root(&self) -> io::Result<Option<Vec<u8>>> {
+        present(fs::read(self.path.join(SEALED_ROOT)))
+    }
+
+    /// Keeps the first one.
+    pub(crate) fn write_sealed_root(&self, content: &[u8]) -> io::Result<()> {
+        write_new(&self.path, SEALED_ROOT, content)
+    }
+
+    /// Keeps another one in its place.
+    pub(crate) fn replace_sealed_root(&self, content: &[u8]) -> io::Result<()> {
+        replace(&self.path, SEALED_ROOT, content)
+    }
+
+    /// The root key in clear; `None` in the directory of any but the first managers.
     pub(crate) fn read_root_key(&self) -> io::Result<Option<Zeroizing<String>>> {
         present(fs::read_to_string(self.path.join(ROOT_KEY)).map(Zeroizing::new))
     }
 
-    pub(crate) fn write_root_key(&self, text: &str) -> io::Result<()> {
-        write_new(&self.path, ROOT_KEY, text.as_bytes())
+    pub(crate) fn remove_root_key(&self) -> io::Result<()> {
+        fs::remove_file(self.path.join(ROOT_KEY))?;
+        sync(&self.path)
+    }
+
+    /// Where a sealed manager hears of keys.
+    pub(crate) fn unlock_socket(&self) -> PathBuf {
+        unlock_socket(&self.path)
     }
 
     pub(crate) fn read_ca(&self) -> io::Result<(String, Vec<u8>)> {
@@ -163,6 +187,21 @@ fn present<T>(read: io::Result<T>) -> io::Result<Option<T>> {
     }
 }
 
+/// Where the manager of this directory hears of keys while it is sealed.
+pub(crate) fn unlock_socket(data_dir: &Path) -> PathBuf {
+    data_dir.join(UNLOCK_SOCKET)
+}
+
+/// Whether a manager runs on this directory.
+pub(crate) fn is_in_use(data_dir: &Path) -> io::Result<bool> {
+    match DataDir::open(data_dir) {
+        Ok(_) => Ok(false),
+        Err(DataDirError::InUse(_)) => Ok(true),
+        Err(DataDirError::Lock { source, .. } | DataDirError::Create { source, .. }) => Err(source),
+        Err(DataDirError::NotEmpty(_)) => Ok(false),
+    }
+}
+
 /// Writes a file that appears whole or not at all, survives a power failure once this returns, and
 /// never replaces another. Only its owner can read it.
 pub(crate) fn write_new(directory: &Path, name: &str, content: &[u8]) -> io::Result<()> {
@@ -176,6 +215,16 @@ pub(crate) fn write_new(directory: &Path, name: &str, content: &[u8]) -> io::Res
 /// Makes an empty file that only its owner reads, where there is none.
 pub(crate) fn create_file(path: &Path) -> io::Result<File> {
     OpenOptions::new().write(true).create_new(true).mode(OWNER_ONLY_FILE).open(path)
+}
+
+/// Writes a file in place of another; after a crash there is the one or the other. Only its owner can
+/// read it.
+pub(crate) fn replace(directory: &Path, name: impl AsRef<Path>, content: &[u8]) -> io::Result<()> {
+    let mut file = tempfile::Builder::new().prefix(".new-").tempfile_in(directory)?;
+    file.write_all(content)?;
+    file.as_file().sync_all()?;
+    file.persist(directory.join(name)).map_err(|error| error.error)?;
+    sync(directory)
 }
 
 /// Makes a directory that only its owner enters, unless it is there.
@@ -210,11 +259,13 @@ mod tests {
         let parent = tempfile::tempdir().expect("a directory");
         let path = parent.path().join("manager");
         let directory = DataDir::create(&path).expect("created");
-        directory.write_root_key("first").expect("written");
-        directory.write_root_key("second").expect_err("never replaced");
-        assert_eq!(directory.read_root_key().expect("read").expect("there").as_str(), "first");
+        directory.write_sealed_root(b"first").expect("written");
+        directory.write_sealed_root(b"second").expect_err("never replaced");
+        assert_eq!(directory.read_sealed_root().expect("read").expect("there"), b"first");
+        directory.replace_sealed_root(b"third").expect("unless it is meant");
+        assert_eq!(directory.read_sealed_root().expect("read").expect("there"), b"third");
         let mode = |path: &Path| fs::metadata(path).expect("there").permissions().mode() & 0o777;
         assert_eq!(mode(&path), OWNER_ONLY_DIRECTORY);
-        assert_eq!(mode(&path.join(ROOT_KEY)), OWNER_ONLY_FILE);
+        assert_eq!(mode(&path.join(SEALED_ROOT)), OWNER_ONLY_FILE);
     }
 }

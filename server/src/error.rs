@@ -58,6 +58,8 @@ pub(crate) enum Error {
     /// What the caller reads of a key's failure depends on which it is.
     #[error("{}", key_message(.0))]
     Key(#[source] KeyError),
+    #[error("the manager is sealed")]
+    Sealed,
     #[error("the manager cannot do this now")]
     Unavailable(#[source] Cause),
     #[error("the manager failed")]
@@ -97,7 +99,7 @@ impl Error {
             Self::Superseded => (ErrorCode::Superseded, StatusCode::CONFLICT),
             Self::SessionUnknown => (ErrorCode::SessionUnknown, StatusCode::CONFLICT),
             Self::TooLarge { .. } => (ErrorCode::TooLarge, StatusCode::PAYLOAD_TOO_LARGE),
-            Self::Unavailable(_) => (ErrorCode::Unavailable, StatusCode::SERVICE_UNAVAILABLE),
+            Self::Sealed | Self::Unavailable(_) => (ErrorCode::Unavailable, StatusCode::SERVICE_UNAVAILABLE),
             Self::Internal(_) => (ErrorCode::Internal, StatusCode::INTERNAL_SERVER_ERROR),
         }
     }
@@ -118,6 +120,7 @@ impl Error {
             Self::KeyInUse(_) => "move them first with `secretfs key rewrap`",
             Self::Damaged { .. } => "rotate the secret, or restore the store from a backup",
             Self::Key(KeyError::NotConfigured(_)) => "configure it in the manager's section, and restart it",
+            Self::Sealed => "unlock it on its host with `secretfs manager unlock`",
             Self::SessionUnknown => "begin a new session",
             Self::Exists { kind: "node", .. } => {
                 "revoke or remove that node first, or join under another name"
@@ -210,7 +213,7 @@ impl IntoResponse for Error {
 }
 
 /// An error and its sources in one line.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source());
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

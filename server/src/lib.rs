@@ -3,7 +3,7 @@
 //! [`Manager::init`] makes a new one, [`Manager::open`] opens it and [`run`] serves it over mutually
 //! authenticated TLS 1.3 until it is told to stop. From outside to inside: `listener` terminates TLS,
 //! `authn` says who asks and `authz` who may, `api` takes requests apart, `app` carries them out, on
-//! `store` and `keys`.
+//! `store` and `keys`. Until it is unlocked it is `sealed`, and `seal` hears what opens it.
 
 #![forbid(unsafe_code)]
 
@@ -24,6 +24,8 @@ mod listener;
 mod manager;
 mod metrics;
 mod run;
+mod seal;
+mod sealed;
 mod store;
 #[cfg(test)]
 mod testing;
@@ -33,5 +35,10 @@ pub use config::{
     Config, InvalidConfig, PinSource, Pkcs11Config, RawAppRoleConfig, RawConfig, RawPkcs11Config,
     RawVaultConfig, TokenChoice, VaultConfig,
 };
-pub use manager::{FirstSteps, InitError, Manager, OpenError, OperatorCredentials, UnlockError};
+pub use manager::{FirstSteps, InitError, Manager, OpenError, Opening, OperatorCredentials};
 pub use run::{RunError, run};
+pub use seal::{
+    AutoUnlock, InvalidSplit, Refusal, Rekey, RekeyError, SealPlan, Split, UnlockClient, UnlockClientError,
+    UnlockMeans, UnlockProgress,
+};
+pub use sealed::SealedManager;

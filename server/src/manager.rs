@@ -1,9 +1,8 @@
-//! Making, opening and unlocking a manager.
+//! Making and opening a manager.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use secretfs_wire::{KeyBackendKind, OperatorName};
@@ -15,6 +14,8 @@ use crate::config::Config;
 use crate::data_dir::DataDir;
 use crate::error::Cause;
 use crate::keys::{KeyBackend, Keyring, LocalKeys, Pkcs11Keys, RootKey, VaultKeys};
+use crate::seal::{self, AutoSources, SealPlan, UnlockMeans};
+use crate::sealed::SealedManager;
 use crate::store::{Environments as _, Sqlite, Store};
 
 const CA_KEY_LABEL: &str = "secretfs CA key v1";
@@ -29,13 +30,21 @@ pub struct Manager {
     pub(crate) authority: Arc<Authority>,
 }
 
+/// A manager as it is found in its data directory.
+pub enum Opening {
+    /// It can serve.
+    Unlocked(Box<Manager>),
+    /// It waits for an unlock key.
+    Sealed(Box<SealedManager>),
+}
+
 /// What a new manager has to say, once.
 pub struct FirstSteps {
     /// The first operator's credentials.
     pub operator: OperatorCredentials,
-    /// The root key as text: with it and a backup of the data directory everything can be read, and
-    /// without it nothing. To be kept apart from both.
-    pub recovery_key: Zeroizing<String>,
+    /// With these and a backup of the data directory everything can be read, and without them
+    /// nothing. To be kept apart from both.
+    pub unlock: UnlockMeans,
 }
 
 /// What an operator needs in order to be let in.
@@ -58,7 +67,7 @@ pub enum InitError {
     DataDir(#[source] Cause),
     /// A file cannot be written.
     #[error("cannot write the keys")]
-    Write(#[source] io::Error),
+    Write(#[source] Cause),
     /// Keys or certificates cannot be made.
     #[error("cannot make keys and certificates")]
     Keys(#[source] Cause),
@@ -73,13 +82,13 @@ pub enum OpenError {
     /// The data directory cannot be used, or another manager runs on it.
     #[error("cannot use the data directory")]
     DataDir(#[source] Cause),
-    /// The root key is kept elsewhere.
-    #[error("{} has no root.key; put it back with `secretfs manager unlock`", .0.display())]
-    Locked(PathBuf),
+    /// There is no seal to open, or a damaged one.
+    #[error("cannot read the seal")]
+    Seal(#[source] Cause),
     /// A file cannot be read.
     #[error("cannot read the keys")]
     Read(#[source] io::Error),
-    /// The root key is malformed, or not the one of this manager, or the CA is damaged.
+    /// The root key is not the one of this manager, or the CA is damaged.
     #[error("the root key does not open this manager's CA")]
     Keys(#[source] Cause),
     /// The store cannot be opened or migrated.
@@ -90,39 +99,17 @@ pub enum OpenError {
     KeyBackend(KeyBackendKind, #[source] Cause),
 }
 
-/// Why a manager could not be unlocked.
-#[derive(Debug, thiserror::Error)]
-pub enum UnlockError {
-    /// The data directory cannot be used, or a manager runs on it.
-    #[error("cannot use the data directory")]
-    DataDir(#[source] Cause),
-    /// The text is not a recovery key.
-    #[error("cannot use this recovery key")]
-    Text(#[source] Cause),
-    /// It is one, but of another manager.
-    #[error("this recovery key is not the one of this manager")]
-    WrongKey(#[source] Cause),
-    /// A file cannot be read.
-    #[error("cannot read the keys")]
-    Read(#[source] io::Error),
-    /// The manager has a root key, which is never replaced.
-    #[error("this manager has its root.key; there is nothing to unlock")]
-    NotLocked,
-    /// The root key cannot be written.
-    #[error("cannot write the root key")]
-    Write(#[source] io::Error),
-}
-
 impl Manager {
-    /// Makes a new manager in an empty or absent data directory: a root key, a CA, a store and a
-    /// first operator.
+    /// Makes a new manager in an empty or absent data directory: a root key, sealed as planned, a CA, a
+    /// store and a first operator.
     ///
     /// # Errors
     /// When the directory is not empty, or something cannot be made or written.
-    pub async fn init(config: &Config) -> Result<FirstSteps, InitError> {
+    pub async fn init(config: &Config, plan: &SealPlan) -> Result<FirstSteps, InitError> {
         let directory =
             DataDir::create(&config.data_dir).map_err(|error| InitError::DataDir(error.into()))?;
         let root = RootKey::generate().map_err(|error| InitError::Keys(error.into()))?;
+        let seal = seal::make(&root, plan, None).map_err(|error| InitError::Keys(error.into()))?;
         let (authority, pkcs8) = Authority::create(now()).map_err(|error| InitError::Keys(error.into()))?;
         let sealed =
             root.seal(CA_KEY_LABEL, CA_KEY_NAME, &pkcs8).map_err(|error| InitError::Keys(error.into()))?;
@@ -130,40 +117,53 @@ impl Manager {
         let operator = first_operator(&authority, &store).await?;
         store.close().await;
 
-        directory.write_ca(authority.pem(), &sealed).map_err(InitError::Write)?;
-        let recovery_key = root.expose_text();
+        directory.write_ca(authority.pem(), &sealed).map_err(|error| InitError::Write(error.into()))?;
         // Last: a directory that has it is whole.
-        directory.write_root_key(&recovery_key).map_err(InitError::Write)?;
-        Ok(FirstSteps { operator, recovery_key })
+        let sources = AutoSources::new(config, BTreeMap::new());
+        let unlock = seal.keep(&directory, &sources).map_err(|error| InitError::Write(error.into()))?;
+        Ok(FirstSteps { operator, unlock })
     }
 
-    /// Opens the manager of a data directory, and migrates its store.
+    /// Opens the manager of a data directory, and migrates its store, if something unlocks it without
+    /// an operator.
     ///
     /// # Errors
-    /// When there is none, another process runs it, its root key is kept elsewhere, or something is
-    /// damaged.
-    pub async fn open(config: &Config) -> Result<Self, OpenError> {
+    /// When there is none, another process runs it, or something is damaged.
+    pub async fn open(config: &Config) -> Result<Opening, OpenError> {
         let directory = DataDir::open(&config.data_dir).map_err(|error| OpenError::DataDir(error.into()))?;
-        let text = directory
-            .read_root_key()
-            .map_err(OpenError::Read)?
-            .ok_or_else(|| OpenError::Locked(config.data_dir.clone()))?;
-        let root = RootKey::from_text(&text).map_err(|error| OpenError::Keys(error.into()))?;
+        let sources = AutoSources::new(config, BTreeMap::new());
+        let sealed = seal::read(&directory, &sources, |root| check(&directory, root))
+            .map_err(|error| OpenError::Seal(error.into()))?;
+        match sources.open(&sealed, true).await {
+            Some(root) => Ok(Self::unlocked(config.clone(), directory, root).await?.into()),
+            None => {
+                let sealed = SealedManager { config: config.clone(), directory, sources, sealed };
+                Ok(Opening::Sealed(Box::new(sealed)))
+            }
+        }
+    }
+
+    /// Opens the manager of a data directory whose root key is known.
+    pub(crate) async fn unlocked(
+        config: Config,
+        directory: DataDir,
+        root: RootKey,
+    ) -> Result<Self, OpenError> {
         let (pem, sealed) = directory.read_ca().map_err(OpenError::Read)?;
         let pkcs8 =
             root.open(CA_KEY_LABEL, CA_KEY_NAME, &sealed).map_err(|error| OpenError::Keys(error.into()))?;
         let authority = Authority::load(pem, &pkcs8).map_err(|error| OpenError::Keys(error.into()))?;
         let store = Sqlite::open(&directory.store()).await.map_err(|error| OpenError::Store(error.into()))?;
         Ok(Self {
-            config: config.clone(),
             store: Arc::new(store),
             keys: Arc::new(Keyring::new(
                 LocalKeys::in_files(root, Arc::new(directory))
                     .map_err(|error| OpenError::Keys(error.into()))?,
-                remote_keys(config)?,
+                remote_keys(&config)?,
                 config.data_key_lifetime,
             )),
             authority: Arc::new(authority),
+            config,
         })
     }
 
@@ -183,21 +183,18 @@ impl Manager {
         };
         Ok((manager, operator))
     }
+}
 
-    /// Puts `root.key` back from its recovery text, after it has opened this manager's CA key.
-    ///
-    /// # Errors
-    /// When the text is no recovery key or that of another manager, or the root key is there.
-    pub async fn unlock(config: &Config, recovery_key: &str) -> Result<(), UnlockError> {
-        let root = RootKey::from_text(recovery_key).map_err(|error| UnlockError::Text(error.into()))?;
-        let directory =
-            DataDir::open(&config.data_dir).map_err(|error| UnlockError::DataDir(error.into()))?;
-        if directory.read_root_key().map_err(UnlockError::Read)?.is_some() {
-            return Err(UnlockError::NotLocked);
-        }
-        let (_, sealed) = directory.read_ca().map_err(UnlockError::Read)?;
-        root.open(CA_KEY_LABEL, CA_KEY_NAME, &sealed).map_err(|error| UnlockError::WrongKey(error.into()))?;
-        directory.write_root_key(&root.expose_text()).map_err(UnlockError::Write)
+/// Whether a root key is the one of this directory's manager.
+pub(crate) fn check(directory: &DataDir, root: &RootKey) -> Result<(), Cause> {
+    let (_, sealed) = directory.read_ca()?;
+    root.open(CA_KEY_LABEL, CA_KEY_NAME, &sealed)?;
+    Ok(())
+}
+
+impl From<Manager> for Opening {
+    fn from(manager: Manager) -> Self {
+        Self::Unlocked(Box::new(manager))
     }
 }
 
@@ -233,6 +230,15 @@ impl fmt::Debug for Manager {
     }
 }
 
+impl fmt::Debug for Opening {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Unlocked(_) => "Unlocked(..)",
+            Self::Sealed(_) => "Sealed(..)",
+        })
+    }
+}
+
 impl fmt::Debug for FirstSteps {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("FirstSteps").field("operator", &self.operator).finish_non_exhaustive()
@@ -250,34 +256,80 @@ mod tests {
     use super::*;
     use crate::config::RawConfig;
 
+    use crate::seal::{AutoUnlock, Rekey, Split};
+
+    fn config(data_dir: &std::path::Path) -> Config {
+        let raw = RawConfig { data_dir: Some(data_dir.to_owned()), ..RawConfig::default() };
+        raw.check().expect("a configuration")
+    }
+
+    fn automatic() -> SealPlan {
+        SealPlan { split: None, auto: Some(vec![AutoUnlock::KeyFile]) }
+    }
+
     #[tokio::test]
-    async fn init_open_lock_and_unlock() {
+    async fn init_and_open() {
         let parent = tempfile::tempdir().expect("a directory");
         let data_dir = parent.path().join("manager");
-        let raw = RawConfig { data_dir: Some(data_dir.clone()), ..RawConfig::default() };
-        let config = raw.check().expect("a configuration");
+        let config = config(&data_dir);
         assert!(matches!(Manager::open(&config).await, Err(OpenError::DataDir(_))));
 
-        let first = Manager::init(&config).await.expect("a new manager");
-        assert!(!format!("{first:?}").contains(first.recovery_key.as_str()));
-        assert!(matches!(Manager::init(&config).await, Err(InitError::DataDir(_))));
+        let first = Manager::init(&config, &automatic()).await.expect("a new manager");
+        let key = first.unlock.key.as_ref().expect("a key");
+        assert!(!format!("{first:?}").contains(key.as_str()));
+        assert!(matches!(Manager::init(&config, &automatic()).await, Err(InitError::DataDir(_))));
 
-        let manager = Manager::open(&config).await.expect("opened");
+        let opened = Manager::open(&config).await.expect("opened");
+        let Opening::Unlocked(manager) = opened else { panic!("{opened:?}") };
         assert!(manager.store.operator_exists(&first.operator.name).await.expect("asked"));
         assert!(matches!(Manager::open(&config).await, Err(OpenError::DataDir(_))), "one at a time");
         drop(manager);
-        let already = Manager::unlock(&config, &first.recovery_key).await;
-        assert!(matches!(already, Err(UnlockError::NotLocked)));
 
-        std::fs::remove_file(data_dir.join("root.key")).expect("locked");
-        assert!(matches!(Manager::open(&config).await, Err(OpenError::Locked(_))));
-        let typo = Manager::unlock(&config, &first.recovery_key[1..]).await;
-        assert!(matches!(typo, Err(UnlockError::Text(_))));
-        let stranger = RootKey::generate().expect("a key").expose_text();
-        let stranger = Manager::unlock(&config, &stranger).await;
-        assert!(matches!(stranger, Err(UnlockError::WrongKey(_))));
-        Manager::unlock(&config, &first.recovery_key).await.expect("unlocked");
-        Manager::open(&config).await.expect("opened again");
+        std::fs::remove_file(data_dir.join("unlock.key")).expect("sealed");
+        assert!(matches!(Manager::open(&config).await, Ok(Opening::Sealed(_))));
+        std::fs::remove_file(data_dir.join("root.sealed")).expect("lost");
+        assert!(matches!(Manager::open(&config).await, Err(OpenError::Seal(_))));
+    }
+
+    #[tokio::test]
+    async fn a_new_seal_opens_by_new_keys_only() {
+        let parent = tempfile::tempdir().expect("a directory");
+        let config = config(&parent.path().join("manager"));
+        let first = Manager::init(&config, &SealPlan::default()).await.expect("a new manager").unlock;
+        let old = first.key.expect("a key");
+        let before = std::fs::read(config.data_dir.join("root.sealed")).expect("a seal");
+
+        let closed = Rekey::begin(&config).await.expect("begun");
+        assert!(closed.finish(&SealPlan::default()).is_err(), "nothing has opened it");
+        let mut rekey = Rekey::begin(&config).await.expect("begun");
+        assert!(!rekey.give("").is_unlocked);
+        assert!(rekey.give(&old).is_unlocked);
+        let split = Some(Split::new(3, 2).expect("a split"));
+        let shares = rekey
+            .finish(&SealPlan { split, auto: Some(vec![AutoUnlock::KeyFile]) })
+            .expect("a new seal")
+            .shares;
+        assert_eq!(shares.len(), 3);
+        assert!(matches!(Manager::open(&config).await, Ok(Opening::Unlocked(_))), "by the key file");
+
+        // Without a plan for it, what opens it by itself stays; and goes when it is to.
+        let rekey = || async { Rekey::begin(&config).await.expect("begun") };
+        rekey().await.finish(&SealPlan::default()).expect("a new seal");
+        assert!(matches!(Manager::open(&config).await, Ok(Opening::Unlocked(_))));
+        let by_operators = SealPlan { split: None, auto: Some(vec![]) };
+        let last = rekey().await.finish(&by_operators).expect("a new seal");
+        assert!(matches!(Manager::open(&config).await, Ok(Opening::Sealed(_))));
+        assert!(!config.data_dir.join("unlock.key").exists());
+        let mut rekey = Rekey::begin(&config).await.expect("begun");
+        for useless in shares.iter().chain([&old]) {
+            assert!(!rekey.give(useless).is_unlocked);
+        }
+        drop(rekey);
+        let mut rekey = Rekey::begin(&config).await.expect("begun");
+        assert!(rekey.give(&last.key.expect("a key")).is_unlocked);
+        drop(rekey);
+        std::fs::write(config.data_dir.join("root.sealed"), before).expect("put back");
+        assert!(Rekey::begin(&config).await.expect("begun").give(&old).is_unlocked, "an old backup");
     }
 
     #[tokio::test]
@@ -287,7 +339,8 @@ mod tests {
         let mut raw = RawConfig::from_toml(toml).expect("settings");
         raw.data_dir = Some(parent.path().join("manager"));
         let config = raw.check().expect("a configuration");
-        Manager::init(&config).await.expect("a new manager");
+        let plan = SealPlan { split: None, auto: Some(vec![AutoUnlock::KeyFile]) };
+        Manager::init(&config, &plan).await.expect("a new manager");
         let error = Manager::open(&config).await.expect_err("no PIN and no module");
         assert_eq!(error.to_string(), "cannot use key backend pkcs11");
         let said = std::iter::successors(Some(&error as &dyn std::error::Error), |error| error.source());

@@ -1,15 +1,18 @@
 //! Serving a manager until it is told to stop.
 
+use std::io;
 use std::sync::Arc;
 
+use sd_notify::NotifyState;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::api;
 use crate::app::App;
 use crate::error::Cause;
-use crate::listener::{self, Certificates};
-use crate::manager::Manager;
+use crate::listener::{self, Certificates, Service};
+use crate::manager::{Manager, OpenError, Opening};
+use crate::sealed;
 
 /// Why a manager stopped serving, or never began.
 #[derive(Debug, thiserror::Error)]
@@ -17,19 +20,32 @@ pub enum RunError {
     /// The listener's certificate or its TLS settings cannot be made.
     #[error("cannot set up TLS")]
     Tls(#[source] Cause),
+    /// The manager is sealed, and cannot be told its unlock key.
+    #[error("cannot listen for unlock keys in the data directory")]
+    UnlockSocket(#[source] io::Error),
+    /// The manager was unlocked, and cannot be opened.
+    #[error("cannot open the manager")]
+    Open(#[source] OpenError),
 }
 
-/// Serves on `listener` until `shutdown` is cancelled. Then nothing new is accepted, change streams
+/// Serves on `listener`, and while the manager is sealed answers that it is, until `shutdown` is cancelled. Then nothing new is accepted, change streams
 /// end, open connections are told to go away, and requests in flight have
 /// [`shutdown_deadline`](crate::Config::shutdown_deadline) to end.
 ///
 /// # Errors
-/// When TLS cannot be set up. A connection's failure is the connection's.
+/// When TLS cannot be set up, or an unlocked manager cannot be opened. A connection's failure is the connection's.
 pub async fn run(
-    manager: Manager,
+    manager: impl Into<Opening>,
     listener: TcpListener,
     shutdown: CancellationToken,
 ) -> Result<(), RunError> {
+    let (manager, confirmation) = match manager.into() {
+        Opening::Unlocked(manager) => (*manager, None),
+        Opening::Sealed(sealed) => match sealed::serve(*sealed, &listener, &shutdown).await? {
+            Some(unlocked) => unlocked,
+            None => return Ok(()),
+        },
+    };
     let Manager { config, store, keys, authority } = manager;
     let certificates = Certificates::issue(Arc::clone(&authority), &config.names)
         .map_err(|error| RunError::Tls(error.into()))?;
@@ -43,9 +59,22 @@ pub async fn run(
     let app = Arc::new(App::new(config, store, keys, authority, shutdown.clone()));
     let (router, _) = api::router(Arc::clone(&app));
     tracing::info!(url = %app.config.url, version = env!("CARGO_PKG_VERSION"), "the manager serves");
-    listener::serve(listener, tls, router, &app.config, &app.metrics, shutdown).await;
+    tell("serves");
+    if let Some(confirmation) = confirmation {
+        // Whoever connects now is served: the listener is there, and has been all the time.
+        tokio::spawn(confirmation.send());
+    }
+    let service = Service { tls, router, config: &app.config, metrics: &app.metrics };
+    listener::serve(listener, service, shutdown).await;
     renewal.abort();
     sweeping.abort();
     tracing::info!("the manager has stopped");
     Ok(())
+}
+
+/// Tells the service manager how the manager does, where there is one (`NOTIFY_SOCKET`, sd_notify(3)).
+pub(crate) fn tell(status: &str) {
+    if let Err(error) = sd_notify::notify(&[NotifyState::Status(status)]) {
+        tracing::warn!(%error, "the service manager does not hear");
+    }
 }

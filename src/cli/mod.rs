@@ -1,7 +1,5 @@
 //! The command line: words and forms as Docker's, one module a noun.
 
-#[cfg(feature = "manager")]
-mod backup;
 mod completions;
 mod config;
 mod connect;

@@ -34,6 +34,7 @@ mod revocation;
 mod rotation;
 mod run;
 mod run_in_containers;
+mod sealing;
 mod service_manager;
 mod succession;
 mod templates;
@@ -76,6 +77,7 @@ fn main() -> ExitCode {
         rotation::trials(),
         run::trials(),
         run_in_containers::trials(),
+        sealing::trials(),
         service_manager::trials(),
         succession::trials(),
         templates::trials(),

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -23,7 +22,6 @@ trials! {
     a_value_that_is_too_stale_is_no_longer_served,
     a_node_starts_while_its_manager_is_away,
     metrics_tell_of_an_outage_and_name_nothing,
-    a_lost_root_key_comes_back_from_the_recovery_key,
 }
 
 /// What the kernel and the daemon need for a thousand files, with ample room for a busy machine; one
@@ -197,23 +195,4 @@ fn metrics_tell_of_an_outage_and_name_nothing() {
     });
     node.stop();
     assert_eq!(metrics(&node, 5).get("secretfs_node_up"), Some(&0.0));
-}
-
-fn a_lost_root_key_comes_back_from_the_recovery_key() {
-    let mut site = Site::start();
-    site.serve("web-1", "web", &[("key", b"value")]);
-    site.manager.stop();
-    let key = site.manager.data().join("root.key");
-    fs::remove_file(&key).expect("a root key");
-    let refused = site.manager.command(&["run"], b"");
-    assert_eq!(refused.code, 1, "{refused:?}");
-    assert!(refused.stderr.contains("unlock"), "it says what to do: {}", refused.stderr);
-    let wrong = site.manager.command(&["unlock"], b"not the recovery key");
-    assert_ne!(wrong.code, 0, "{wrong:?}");
-    assert!(key.symlink_metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound));
-    let recovery_key = site.manager.recovery_key().to_owned();
-    let unlocked = site.manager.command(&["unlock"], recovery_key.as_bytes());
-    assert_eq!(unlocked.code, 0, "{unlocked:?}");
-    site.manager.run();
-    assert_eq!(site.node("web-1").read("web/key").expect("a value"), b"value");
 }

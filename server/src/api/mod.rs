@@ -9,6 +9,7 @@ mod keys;
 mod layers;
 mod node;
 mod nodes;
+mod sealed;
 mod secrets;
 mod services;
 mod system;
@@ -26,6 +27,8 @@ use utoipa_axum::routes;
 use crate::app::App;
 use crate::authz::Access;
 use crate::error::Error;
+
+pub(crate) use sealed::sealed_router;
 
 type Routes = UtoipaMethodRouter<Arc<App>>;
 

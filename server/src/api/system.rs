@@ -18,7 +18,9 @@ pub(super) async fn health(State(app): State<Arc<App>>) -> (StatusCode, Answer<H
     let health = app.health().await;
     let status = match health.state {
         HealthState::Healthy => StatusCode::OK,
-        HealthState::Unhealthy | HealthState::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+        HealthState::Unhealthy | HealthState::Sealed | HealthState::Stopping => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
     };
     (status, Answer(health))
 }

@@ -63,16 +63,25 @@ impl Authority {
     pub(crate) fn create(now: Timestamp) -> Result<(Self, Zeroizing<Vec<u8>>), CaError> {
         let key = new_key()?;
         let pkcs8 = Zeroizing::new(key.serialize_der());
-        let mut params = template("secretfs CA", now, CA_LIFETIME)?;
+        Ok((Self::of("secretfs CA", key, now)?, pkcs8))
+    }
+
+    /// One that nobody trusts, for a manager whose CA is sealed. Of another name than that, so that
+    /// clients find an issuer that they do not know, and not a signature that is wrong.
+    pub(crate) fn make_up(now: Timestamp) -> Result<Self, CaError> {
+        Self::of("secretfs sealed manager", new_key()?, now)
+    }
+
+    fn of(name: &str, key: KeyPair, now: Timestamp) -> Result<Self, CaError> {
+        let mut params = template(name, now, CA_LIFETIME)?;
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let certificate = params.self_signed(&key).map_err(CaError::Issue)?;
-        let authority = Self {
+        Ok(Self {
             bundle: vec![certificate.der().clone()],
             pem: certificate.pem(),
             issuer: Issuer::new(params, key),
-        };
-        Ok((authority, pkcs8))
+        })
     }
 
     /// Takes up a CA that [`create`](Self::create) made.

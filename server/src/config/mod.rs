@@ -25,6 +25,12 @@ const LOOPBACK_NAMES: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
 pub struct RawConfig {
     /// Where the manager keeps its keys and its store. Default: `/var/lib/secretfs/manager`.
     pub data_dir: Option<PathBuf>,
+    /// The file whose key unlocks the manager, where that was chosen. Default: `unlock.key` in the
+    /// `data_dir`.
+    pub unlock_key_file: Option<PathBuf>,
+    /// The systemd credential whose key unlocks the manager, where that was chosen. Default:
+    /// `secretfs-unlock-key`.
+    pub unlock_credential: Option<String>,
     /// Where it listens. Default: `0.0.0.0:7443`.
     pub listen: Option<SocketAddr>,
     /// DNS names and IP addresses that its certificate holds for; `localhost`, `127.0.0.1` and `::1`
@@ -62,6 +68,10 @@ pub struct RawConfig {
 pub struct Config {
     /// Where the manager keeps its keys and its store.
     pub data_dir: PathBuf,
+    /// The file whose key unlocks the manager, where that was chosen.
+    pub unlock_key_file: PathBuf,
+    /// The systemd credential whose key unlocks the manager, where that was chosen.
+    pub unlock_credential: String,
     /// Where it listens.
     pub listen: SocketAddr,
     /// DNS names and IP addresses that its certificate holds for.
@@ -120,6 +130,9 @@ pub enum InvalidConfig {
     /// A name is neither a DNS name nor an IP address.
     #[error("names: {0:?} is neither a DNS name nor an IP address")]
     Name(String),
+    /// The name of a systemd credential is none.
+    #[error("unlock_credential {0:?} is not the name of a systemd credential")]
+    Credential(String),
     /// The URL is none, or not one of HTTPS.
     #[error("url {0:?} is not of the form https://HOST:PORT")]
     Url(String),
@@ -156,6 +169,8 @@ impl RawConfig {
     pub fn or(self, lower: Self) -> Self {
         Self {
             data_dir: self.data_dir.or(lower.data_dir),
+            unlock_key_file: self.unlock_key_file.or(lower.unlock_key_file),
+            unlock_credential: self.unlock_credential.or(lower.unlock_credential),
             listen: self.listen.or(lower.listen),
             names: self.names.or(lower.names),
             url: self.url.or(lower.url),
@@ -180,8 +195,11 @@ impl RawConfig {
     pub fn check(self) -> Result<Config, InvalidConfig> {
         let listen = self.listen.unwrap_or(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 7443)));
         let names = names(self.names)?;
+        let data_dir = self.data_dir.unwrap_or_else(|| PathBuf::from("/var/lib/secretfs/manager"));
         Ok(Config {
-            data_dir: self.data_dir.unwrap_or_else(|| PathBuf::from("/var/lib/secretfs/manager")),
+            unlock_key_file: self.unlock_key_file.unwrap_or_else(|| data_dir.join("unlock.key")),
+            unlock_credential: credential(self.unlock_credential)?,
+            data_dir,
             url: url(self.url, &names, listen.port())?,
             listen,
             names,
@@ -242,6 +260,15 @@ fn within<N: PartialOrd + From<u8>>(setting: &'static str, given: N, most: N) ->
         return Err(InvalidConfig::OutOfRange { setting, range: "at least 1 and within reason" });
     }
     Ok(given)
+}
+
+/// A file name in the directory of the service's credentials, and no way out of it.
+fn credential(given: Option<String>) -> Result<String, InvalidConfig> {
+    let name = given.unwrap_or_else(|| "secretfs-unlock-key".to_owned());
+    match name.is_empty() || name.starts_with('.') || name.contains('/') {
+        true => Err(InvalidConfig::Credential(name)),
+        false => Ok(name),
+    }
 }
 
 /// What is configured comes first, since the default URL takes the first name.
@@ -318,6 +345,7 @@ mod tests {
             ("max_connections = 0", "max_connections"),
             ("names = ['a b']", "names"),
             ("url = 'http://plain:80'", "url"),
+            ("unlock_credential = '../key'", "unlock_credential"),
         ] {
             let error = RawConfig::from_toml(toml).and_then(RawConfig::check).expect_err(toml).to_string();
             assert!(error.contains(problem), "{toml}: {error}");

@@ -6,8 +6,8 @@ use std::time::Duration;
 use aws_lc_rs::rand;
 use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs as provider;
-use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
-use rustls::{RootCertStore, version};
+use rustls::server::{VerifierBuilderError, WantsServerCert, WebPkiClientVerifier};
+use rustls::{ConfigBuilder, RootCertStore, WantsVerifier, version};
 use tokio::sync::watch;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -84,17 +84,35 @@ fn server_config(authority: &Authority, names: &[String]) -> Result<ServerConfig
     for certificate in authority.bundle() {
         roots.add(certificate.clone()).map_err(TlsError::Roots)?;
     }
-    let clients = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
+    let clients = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
         .allow_unauthenticated()
         .build()
         .map_err(TlsError::Verifier)?;
-    let identity = authority.issue_server(names, now()).map_err(TlsError::Issue)?;
-    let mut config = ServerConfig::builder_with_provider(provider)
+    let builder = builder()?.with_client_cert_verifier(clients);
+    finish(builder, authority, names)
+}
+
+/// For a manager whose CA is sealed: under a CA that is made up and forgotten, so that whoever verifies
+/// sends nothing, and whoever does not can see that it is sealed. Asks clients for no certificate.
+pub(crate) fn untrusted(names: &[String]) -> Result<Arc<ServerConfig>, TlsError> {
+    let authority = Authority::make_up(now()).map_err(TlsError::Issue)?;
+    finish(builder()?.with_no_client_auth(), &authority, names).map(Arc::new)
+}
+
+fn builder() -> Result<ConfigBuilder<ServerConfig, WantsVerifier>, TlsError> {
+    ServerConfig::builder_with_provider(Arc::new(provider::default_provider()))
         .with_protocol_versions(&[&version::TLS13])
-        .map_err(TlsError::Config)?
-        .with_client_cert_verifier(clients)
-        .with_single_cert(identity.chain, identity.key)
-        .map_err(TlsError::Config)?;
+        .map_err(TlsError::Config)
+}
+
+/// With a new certificate of this CA.
+fn finish(
+    builder: ConfigBuilder<ServerConfig, WantsServerCert>,
+    authority: &Authority,
+    names: &[String],
+) -> Result<ServerConfig, TlsError> {
+    let identity = authority.issue_server(names, now()).map_err(TlsError::Issue)?;
+    let mut config = builder.with_single_cert(identity.chain, identity.key).map_err(TlsError::Config)?;
     config.alpn_protocols = vec![H2.to_vec(), HTTP_1_1.to_vec()];
     Ok(config)
 }

@@ -18,7 +18,7 @@ use tokio_util::task::TaskTracker;
 use crate::config::Config;
 use crate::metrics::Metrics;
 
-pub(crate) use certificates::Certificates;
+pub(crate) use certificates::{Certificates, TlsError, untrusted};
 
 use connection::Connection;
 
@@ -26,46 +26,72 @@ use connection::Connection;
 /// when connections close, not sooner because we ask again.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// What connections are served with.
+pub(crate) struct Service<'a> {
+    pub(crate) tls: watch::Receiver<Arc<ServerConfig>>,
+    pub(crate) router: Router,
+    pub(crate) config: &'a Config,
+    pub(crate) metrics: &'a Metrics,
+}
+
+/// Connections that are served.
+#[derive(Default)]
+pub(crate) struct OpenConnections {
+    open: TaskTracker,
+    abandon: CancellationToken,
+}
+
 /// Accepts connections until `shutdown`, then lets those that are open end within the deadline.
-pub(crate) async fn serve(
-    listener: TcpListener,
-    tls: watch::Receiver<Arc<ServerConfig>>,
-    router: Router,
-    config: &Config,
-    metrics: &Metrics,
-    shutdown: CancellationToken,
-) {
-    let room = Arc::new(Semaphore::new(config.max_connections));
-    let (open, abandon) = (TaskTracker::new(), CancellationToken::new());
-    while let Some((stream, permit)) = next(&listener, &room, &shutdown).await {
-        let connection = Connection {
-            tls: Arc::clone(&tls.borrow()),
-            router: router.clone(),
-            handshake_timeout: config.handshake_timeout,
-            max_streams: config.max_streams,
-            failed_handshakes: metrics.failed_handshakes.clone(),
-            shutdown: shutdown.clone(),
-        };
-        let (gauge, abandon) = (metrics.connections.clone(), abandon.clone());
-        open.spawn(async move {
-            gauge.inc();
-            tokio::select! {
-                () = connection.serve(stream) => {}
-                () = abandon.cancelled() => {}
-            }
-            gauge.dec();
-            drop(permit);
-        });
-    }
+pub(crate) async fn serve(listener: TcpListener, service: Service<'_>, shutdown: CancellationToken) {
+    let (open, deadline) = (OpenConnections::default(), service.config.shutdown_deadline);
+    open.accept(&listener, service, &shutdown).await;
     drop(listener);
-    open.close();
-    if timeout(config.shutdown_deadline, open.wait()).await.is_err() {
-        tracing::warn!(
-            connections = open.len(),
-            "the shutdown deadline has passed; open connections are cut"
-        );
-        abandon.cancel();
-        open.wait().await;
+    open.end(deadline).await;
+}
+
+impl OpenConnections {
+    /// Accepts connections until `shutdown`, and tells them of it.
+    pub(crate) async fn accept(
+        &self,
+        listener: &TcpListener,
+        service: Service<'_>,
+        shutdown: &CancellationToken,
+    ) {
+        let Service { tls, router, config, metrics } = service;
+        let room = Arc::new(Semaphore::new(config.max_connections));
+        while let Some((stream, permit)) = next(listener, &room, shutdown).await {
+            let connection = Connection {
+                tls: Arc::clone(&tls.borrow()),
+                router: router.clone(),
+                handshake_timeout: config.handshake_timeout,
+                max_streams: config.max_streams,
+                failed_handshakes: metrics.failed_handshakes.clone(),
+                shutdown: shutdown.clone(),
+            };
+            let (gauge, abandon) = (metrics.connections.clone(), self.abandon.clone());
+            self.open.spawn(async move {
+                gauge.inc();
+                tokio::select! {
+                    () = connection.serve(stream) => {}
+                    () = abandon.cancelled() => {}
+                }
+                gauge.dec();
+                drop(permit);
+            });
+        }
+    }
+
+    /// Lets them end, and cuts them at the deadline.
+    pub(crate) async fn end(self, deadline: Duration) {
+        self.open.close();
+        if timeout(deadline, self.open.wait()).await.is_err() {
+            tracing::warn!(
+                connections = self.open.len(),
+                "the shutdown deadline has passed; open connections are cut"
+            );
+            self.abandon.cancel();
+            self.open.wait().await;
+        }
     }
 }
 

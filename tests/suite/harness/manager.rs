@@ -13,6 +13,7 @@ use super::clock::shift_clock;
 use super::deadline;
 use super::operator::Operator;
 use super::process::{Daemon, Outcome, finish, secretfs_on};
+use super::tls::{Connection, Reply};
 
 /// A manager with a data directory and an address that it keeps over restarts.
 pub(crate) struct Manager {
@@ -22,9 +23,10 @@ pub(crate) struct Manager {
     host: Option<PathBuf>,
     clock: Option<String>,
     environment: Vec<(String, PathBuf)>,
+    credentials: Option<PathBuf>,
+    printed: Value,
     process: Option<Daemon>,
     operator: Operator,
-    recovery_key: String,
     logs: Logs,
 }
 
@@ -42,8 +44,10 @@ impl Manager {
         environment: &[(&str, &Path)],
         logs: &Logs,
     ) -> Self {
+        let mut manager =
+            Self::init(&["--auto-unlock", "key-file"], None, free_address(), home, settings, logs);
         let environment = environment.iter().map(|(name, path)| ((*name).to_owned(), path.to_path_buf()));
-        let mut manager = Self::init(None, free_address(), home, settings, environment.collect(), logs);
+        manager.environment = environment.collect();
         manager.run();
         manager
     }
@@ -56,17 +60,19 @@ impl Manager {
         settings: &str,
         logs: &Logs,
     ) -> Self {
-        let mut manager = Self::init(host, address, home, settings, Vec::new(), logs);
+        // Tests restart managers, and have nothing to unlock them by.
+        let mut manager = Self::init(&["--auto-unlock", "key-file"], host, address, home, settings, logs);
         manager.run();
         manager
     }
 
-    fn init(
+    /// Initialises a manager, with `seal` for how it is sealed, and does not start it.
+    pub(crate) fn init(
+        seal: &[&str],
         host: Option<&Path>,
         address: SocketAddr,
         home: &Path,
         settings: &str,
-        environment: Vec<(String, PathBuf)>,
         logs: &Logs,
     ) -> Self {
         let config = home.join("manager.toml");
@@ -76,29 +82,60 @@ impl Manager {
         );
         fs::write(&config, text).expect("a configuration file");
         let mut init = secretfs_on(host);
-        init.args(["manager", "init", "--json", "--operator-dir"])
+        init.args(["manager", "init", "--json"])
+            .args(seal)
+            .arg("--operator-dir")
             .arg(home.join("operator"))
-            .env("SECRETFS_CONFIG", &config)
-            .envs(environment.iter().cloned());
+            .env("SECRETFS_CONFIG", &config);
         let outcome = finish(&mut init, b"", logs);
         assert_eq!(outcome.code, 0, "secretfs manager init: {}", outcome.stderr);
         let printed: Value = serde_json::from_str(&outcome.stdout).expect("what `init --json` prints");
         let text =
             |key: &str| printed[key].as_str().unwrap_or_else(|| panic!("no {key} in {printed}")).to_owned();
         let operator = Operator::new(Path::new(&text("config")), None, logs).on(host);
-        let recovery_key = text("recovery_key");
         Self {
             config,
             data,
             address,
             host: host.map(Path::to_owned),
             clock: None,
-            environment,
+            environment: Vec::new(),
+            credentials: None,
+            printed,
             process: None,
             operator,
-            recovery_key,
             logs: logs.clone(),
         }
+    }
+
+    /// What `init --json` printed.
+    pub(crate) fn printed(&self) -> &Value {
+        &self.printed
+    }
+
+    /// The unlock key that `init` printed, or as many shares as are needed, one a line.
+    pub(crate) fn unlock_lines(&self) -> String {
+        match self.printed["unlock_key"].as_str() {
+            Some(key) => format!("{key}\n"),
+            None => {
+                let needed = self.printed["threshold"].as_u64().expect("a threshold");
+                self.shares()
+                    .iter()
+                    .take(usize::try_from(needed).expect("a few"))
+                    .fold(String::new(), |lines, share| lines + share + "\n")
+            }
+        }
+    }
+
+    /// The shares that `init` printed.
+    pub(crate) fn shares(&self) -> Vec<String> {
+        let shares = self.printed["unlock_shares"].as_array().expect("shares");
+        shares.iter().map(|share| share.as_str().expect("a text").to_owned()).collect()
+    }
+
+    /// Where systemd would put its credentials, from its next start on.
+    pub(crate) fn set_credentials(&mut self, directory: &Path) {
+        self.credentials = Some(directory.to_owned());
     }
 
     /// Runs `secretfs manager` with these arguments to its end.
@@ -115,20 +152,52 @@ impl Manager {
         self.run();
     }
 
-    /// Starts it (again) and waits until it answers.
+    /// Starts it (again) and waits until it serves.
     pub(crate) fn run(&mut self) {
+        self.launch();
+        self.wait_until_it_serves();
+    }
+
+    /// Starts it (again) and waits until it says that it is sealed.
+    pub(crate) fn run_sealed(&mut self) {
+        self.launch();
+        deadline::eventually("the manager is sealed", || {
+            self.health().is_some_and(|(status, health)| status == 503 && health["state"] == "sealed")
+        });
+    }
+
+    /// Waits until it serves operators, on a connection that they trust.
+    pub(crate) fn wait_until_it_serves(&mut self) {
+        let process = self.process.as_mut().expect("a running manager");
+        let (operator, clock) = (&self.operator, self.clock.as_deref());
+        deadline::eventually("the manager serves", || {
+            assert_eq!(process.ended(), None, "the manager ended: {}", process.log());
+            operator.run_at(clock, &["env", "ls"]).code == 0
+        });
+    }
+
+    /// What it answers to a load balancer, which verifies nothing. `None` when nobody answers.
+    pub(crate) fn health(&self) -> Option<(u16, Value)> {
+        let reply = self.ask_unverified("GET", "/v1/sys/health")?;
+        Some((reply.status, serde_json::from_str(&reply.body).ok()?))
+    }
+
+    /// What it answers to somebody who verifies nothing and shows no certificate.
+    pub(crate) fn ask_unverified(&self, method: &str, path: &str) -> Option<Reply> {
+        Connection::open_unverified(self.address).ok()?.request(method, path, "").ok()
+    }
+
+    fn launch(&mut self) {
         let mut command = secretfs_on(self.host.as_deref());
         command.args(["manager", "run"]).env("SECRETFS_CONFIG", &self.config).env("SECRETFS_LOG", "debug");
         command.envs(self.environment.iter().cloned());
         if let Some(off) = &self.clock {
             shift_clock(&mut command, off);
         }
-        let process = self.process.insert(Daemon::start("manager", &mut command, &self.logs));
-        let (operator, clock) = (self.operator.clone(), self.clock.clone());
-        deadline::eventually("the manager answers", || {
-            assert_eq!(process.ended(), None, "the manager ended: {}", process.log());
-            operator.run_at(clock.as_deref(), &["env", "ls"]).code == 0
-        });
+        if let Some(directory) = &self.credentials {
+            command.env("CREDENTIALS_DIRECTORY", directory);
+        }
+        self.process = Some(Daemon::start("manager", &mut command, &self.logs));
     }
 
     /// Asks it to end and waits until it has.
@@ -175,11 +244,6 @@ impl Manager {
     /// Where it keeps its keys and its store.
     pub(crate) fn data(&self) -> &Path {
         &self.data
-    }
-
-    /// The key that `init` printed once.
-    pub(crate) fn recovery_key(&self) -> &str {
-        &self.recovery_key
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::area::{Area, Logs};
-use super::manager::Manager;
+use super::manager::{Manager, free_address};
 use super::network::Network;
 use super::node::Node;
 use super::operator::Operator;
@@ -56,6 +56,18 @@ impl Site {
     pub(crate) fn start_in(area: Area, home: &Path, settings: &str) -> Self {
         let logs = Logs::at(area.directory("logs"));
         Self::around(Manager::start(home, settings, &logs), area, logs)
+    }
+
+    /// With a manager that is sealed by `seal`, options of `manager init`, and was unlocked with what that
+    /// printed.
+    pub(crate) fn sealed_by(seal: &[&str]) -> Self {
+        let area = Area::new();
+        let (home, logs) = (area.directory("hosts"), Logs::at(area.directory("logs")));
+        let mut manager = Manager::init(seal, None, free_address(), &home, "", &logs);
+        manager.run_sealed();
+        let unlocked = manager.command(&["unlock"], manager.unlock_lines().as_bytes());
+        assert_eq!(unlocked.code, 0, "{unlocked:?}");
+        Self::around(manager, area, logs)
     }
 
     fn around(manager: Manager, area: Area, logs: Logs) -> Self {

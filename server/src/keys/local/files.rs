@@ -125,13 +125,12 @@ mod tests {
         let parent = tempfile::tempdir().expect("a directory");
         let directory = Arc::new(DataDir::create(&parent.path().join("manager")).expect("a data directory"));
         let root = RootKey::generate().expect("key");
-        let text = root.expose_text();
         let (name, key) = ("prod".parse().expect("a name"), Key::generate().expect("key"));
         let sealed = root.seal(UNVERSIONED_LABEL, "prod", key.expose_secret()).expect("sealed");
         let old = directory.keys().join("prod.key");
         for again in [false, true] {
             fs::write(&old, &sealed).expect("written");
-            let root = RootKey::from_text(&text).expect("key");
+            let root = Key::from_bytes(root.as_key().expose_secret()).map(RootKey::from_key).expect("a key");
             let files = KeyFiles::open(root, Arc::clone(&directory)).expect("opened");
             let versions = files.load(&name).expect("loaded");
             assert_eq!(versions.len(), 1, "{again}");

@@ -22,6 +22,8 @@ pub enum HealthState {
     Healthy,
     /// It cannot reach its store or its keys. HTTP status 503.
     Unhealthy,
+    /// It runs and waits for its unlock key; it serves nothing else. HTTP status 503.
+    Sealed,
     /// It is shutting down: send no new work. HTTP status 503.
     Stopping,
 }

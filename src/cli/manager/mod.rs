@@ -1,13 +1,15 @@
-use std::io::Read as _;
+mod backup;
+mod seal;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use secretfs_server::{Config, FirstSteps, Manager, RawConfig};
 use tokio::net::TcpListener;
-use zeroize::Zeroizing;
 
-use super::backup::{self, BackupArgs, RestoreArgs};
+use self::backup::{BackupArgs, RestoreArgs};
+use self::seal::SealArgs;
 use super::config::{ConfigFile, user_directory};
 use super::error::Failure;
 use super::{Global, connect, output};
@@ -17,15 +19,21 @@ use crate::host::{self, files};
 #[derive(Debug, Subcommand)]
 pub(super) enum ManagerCommand {
     /// Create a manager: its keys, its CA and the first operator
-    #[command(after_help = "Example:\n  secretfs manager init --name manager.example")]
+    #[command(after_help = "Examples:\n  secretfs manager init --name manager.example\n  \
+        secretfs manager init --name manager.example --shares 5 --threshold 3")]
     Init(InitArgs),
     /// Serve, until SIGTERM
     #[command(after_help = "Example:\n  secretfs manager run --listen 0.0.0.0:7443")]
     Run(ManagerArgs),
-    /// Put a lost root key back from the recovery key that `manager init` printed, read from standard
-    /// input
-    #[command(after_help = "Example:\n  secretfs manager unlock < recovery-key")]
+    /// Unlock the sealed manager that runs on this host, with an unlock key or shares of one, read line by
+    /// line from standard input
+    #[command(after_help = "Examples:\n  secretfs manager unlock\n  secretfs manager unlock < unlock-key")]
     Unlock(ManagerArgs),
+    /// Make a new unlock key for a stopped manager; what unlocked it before, read from standard input
+    /// unless it opens by itself, is of no use after it
+    #[command(after_help = "Examples:\n  secretfs manager rekey --shares 5 --threshold 3 < unlock-key\n  \
+        secretfs manager rekey --auto-unlock none")]
+    Rekey(RekeyArgs),
     /// Write everything that a manager has into one file, encrypted to age recipients; it may be running
     #[command(after_help = "Example:\n  secretfs manager backup --recipient age1... --output manager.age")]
     Backup(BackupArgs),
@@ -72,6 +80,16 @@ pub(super) struct InitArgs {
     /// [default: ~/.config/secretfs]
     #[arg(long, value_name = "DIR")]
     operator_dir: Option<PathBuf>,
+    #[command(flatten)]
+    seal: SealArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RekeyArgs {
+    #[command(flatten)]
+    manager: ManagerArgs,
+    #[command(flatten)]
+    seal: SealArgs,
 }
 
 impl ManagerArgs {
@@ -91,7 +109,8 @@ pub(super) async fn run(command: ManagerCommand, global: &Global, file: ConfigFi
     match command {
         ManagerCommand::Init(args) => init(args, global, file).await,
         ManagerCommand::Run(args) => serve(args, global, file).await,
-        ManagerCommand::Unlock(args) => unlock(args, global, file).await,
+        ManagerCommand::Unlock(args) => seal::unlock(&args.check(file)?, global).await,
+        ManagerCommand::Rekey(args) => seal::rekey(&args.seal, &args.manager.check(file)?, global).await,
         ManagerCommand::Backup(args) => {
             let config = args.data_dir.check(file)?;
             backup::backup(args, global, &config).await
@@ -114,32 +133,31 @@ async fn init(args: InitArgs, global: &Global, file: ConfigFile) -> Result<(), F
             .hint("add --operator-dir DIR to write the new operator's credentials elsewhere"));
     }
     let config = args.manager.check(file)?;
-    let FirstSteps { operator, recovery_key } =
-        Manager::init(&config).await.map_err(|error| Failure::from_error(&error))?;
+    let plan = args.seal.plan()?;
+    let FirstSteps { operator, unlock } =
+        Manager::init(&config, &plan).await.map_err(|error| Failure::from_error(&error))?;
     write_operator(&directory, &connect::show(&config.url), None, &operator)?;
 
+    let automatic = plan.auto.is_some_and(|auto| !auto.is_empty());
     let text = format!(
-        "The manager's keys are in {data}.\n\n\
-         Recovery key, shown this once. Whoever has it and a copy of that directory can read every secret;\n\
-         without it, a lost root.key loses them all. Write it down and keep it elsewhere:\n\n    {recovery}\n\n\
+        "The manager's keys are in {data}.\n\n{means}\n\n\
          The first operator, {name}, has its credentials in {operator}. Next:\n\n    \
-         secretfs manager run\n    \
+         secretfs manager run\n{unlock}    \
          export SECRETFS_CONFIG={config}\n    \
          secretfs env create prod\n    \
          secretfs -e prod secret create db_password --generate\n    \
          secretfs -e prod node token create",
         data = config.data_dir.display(),
-        recovery = recovery_key.as_str(),
+        means = seal::text(&unlock, &config),
+        unlock = if automatic { "" } else { "    secretfs manager unlock\n" },
         name = operator.name,
         operator = directory.display(),
         config = config_path.display(),
     );
-    let json = serde_json::json!({
-        "data_dir": config.data_dir,
-        "recovery_key": recovery_key.as_str(),
-        "operator": operator.name,
-        "config": config_path,
-    });
+    let mut json = seal::to_json(&unlock);
+    json["data_dir"] = serde_json::json!(config.data_dir);
+    json["operator"] = serde_json::json!(operator.name);
+    json["config"] = serde_json::json!(config_path);
     Ok(output::one(global, &json, &text)?)
 }
 
@@ -196,15 +214,4 @@ async fn serve(args: ManagerArgs, global: &Global, file: ConfigFile) -> Result<(
         .await
         .map_err(|error| Failure::failed(format!("cannot listen on {}: {error}", config.listen)))?;
     secretfs_server::run(manager, listener, shutdown).await.map_err(|error| Failure::from_error(&error))
-}
-
-async fn unlock(args: ManagerArgs, global: &Global, file: ConfigFile) -> Result<(), Failure> {
-    let config = args.check(file)?;
-    let mut recovery_key = Zeroizing::new(String::new());
-    std::io::stdin().lock().take(1024).read_to_string(&mut recovery_key).map_err(|error| {
-        Failure::failed(format!("cannot read the recovery key from standard input: {error}"))
-    })?;
-    Manager::unlock(&config, recovery_key.trim()).await.map_err(|error| Failure::from_error(&error))?;
-    let text = format!("the root key is back in {}; next: secretfs manager run", config.data_dir.display());
-    Ok(output::one(global, &serde_json::json!({ "data_dir": config.data_dir }), &text)?)
 }

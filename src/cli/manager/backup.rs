@@ -8,15 +8,15 @@ use clap::Args;
 use secretfs_server::{About, BackupError, Config};
 use zeroize::Zeroizing;
 
-use super::error::Failure;
-use super::manager::DataDirArgs;
-use super::{Global, output};
+use super::super::error::Failure;
+use super::super::{Global, output};
+use super::DataDirArgs;
 
 /// An identity file is some lines of text.
 const IDENTITIES_MAX_BYTES: u64 = 1024 * 1024;
 
 #[derive(Debug, Args)]
-pub(super) struct BackupArgs {
+pub(in crate::cli) struct BackupArgs {
     #[command(flatten)]
     pub(super) data_dir: DataDirArgs,
     /// Who can read it, as `age-keygen` prints it (age1...); may be given several times
@@ -31,7 +31,7 @@ pub(super) struct BackupArgs {
 }
 
 #[derive(Debug, Args)]
-pub(super) struct RestoreArgs {
+pub(in crate::cli) struct RestoreArgs {
     #[command(flatten)]
     pub(super) data_dir: DataDirArgs,
     /// The age identity file (AGE-SECRET-KEY-1...) of one of the recipients

@@ -38,7 +38,7 @@ pub use config::{
 pub use manager::{FirstSteps, InitError, Manager, OpenError, Opening, OperatorCredentials};
 pub use run::{RunError, run};
 pub use seal::{
-    AutoUnlock, InvalidSplit, Refusal, Rekey, RekeyError, SealPlan, Split, UnlockClient, UnlockClientError,
-    UnlockMeans, UnlockProgress,
+    AutoUnlock, InvalidSplit, NewSeal, Refusal, Rekey, RekeyError, SealPlan, Split, UnlockClient,
+    UnlockClientError, UnlockMeans, UnlockProgress,
 };
 pub use sealed::SealedManager;

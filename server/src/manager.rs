@@ -292,6 +292,26 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_directory_with_its_root_key_in_clear_opens_as_before_and_is_sealed() {
+        let parent = tempfile::tempdir().expect("a directory");
+        let config = config(&parent.path().join("manager"));
+        let first = Manager::init(&config, &SealPlan::default()).await.expect("a new manager").unlock;
+        let in_clear = seal::in_clear(
+            &std::fs::read(config.data_dir.join("root.sealed")).expect("a seal"),
+            &first.key.expect("a key"),
+        );
+        std::fs::remove_file(config.data_dir.join("root.sealed")).expect("as it was");
+        std::fs::write(config.data_dir.join("root.key"), in_clear.as_bytes()).expect("as it was");
+
+        assert!(matches!(Manager::open(&config).await, Ok(Opening::Unlocked(_))));
+        assert!(!config.data_dir.join("root.key").exists());
+        std::fs::remove_file(config.data_dir.join("unlock.key")).expect("removed");
+        assert!(matches!(Manager::open(&config).await, Ok(Opening::Sealed(_))));
+        let mut rekey = Rekey::begin(&config).await.expect("begun");
+        assert!(rekey.give(&in_clear).is_unlocked, "by what was printed as the recovery key");
+    }
+
+    #[tokio::test]
     async fn a_new_seal_opens_by_new_keys_only() {
         let parent = tempfile::tempdir().expect("a directory");
         let config = config(&parent.path().join("manager"));
@@ -299,37 +319,37 @@ mod tests {
         let old = first.key.expect("a key");
         let before = std::fs::read(config.data_dir.join("root.sealed")).expect("a seal");
 
-        let closed = Rekey::begin(&config).await.expect("begun");
-        assert!(closed.finish(&SealPlan::default()).is_err(), "nothing has opened it");
-        let mut rekey = Rekey::begin(&config).await.expect("begun");
+        let begin = || async { Rekey::begin(&config).await.expect("begun") };
+        let renew = |rekey: Rekey, plan| {
+            let new = rekey.make(&plan).expect("a new seal");
+            let keys: Vec<String> =
+                new.means().key.iter().chain(&new.means().shares).map(|key| key.to_string()).collect();
+            new.keep().expect("in its place");
+            keys
+        };
+        assert!(begin().await.make(&SealPlan::default()).is_err(), "nothing has opened it");
+        let mut rekey = begin().await;
         assert!(!rekey.give("").is_unlocked);
         assert!(rekey.give(&old).is_unlocked);
         let split = Some(Split::new(3, 2).expect("a split"));
-        let shares = rekey
-            .finish(&SealPlan { split, auto: Some(vec![AutoUnlock::KeyFile]) })
-            .expect("a new seal")
-            .shares;
+        let shares = renew(rekey, SealPlan { split, auto: Some(vec![AutoUnlock::KeyFile]) });
         assert_eq!(shares.len(), 3);
         assert!(matches!(Manager::open(&config).await, Ok(Opening::Unlocked(_))), "by the key file");
 
         // Without a plan for it, what opens it by itself stays; and goes when it is to.
-        let rekey = || async { Rekey::begin(&config).await.expect("begun") };
-        rekey().await.finish(&SealPlan::default()).expect("a new seal");
+        renew(begin().await, SealPlan::default());
         assert!(matches!(Manager::open(&config).await, Ok(Opening::Unlocked(_))));
-        let by_operators = SealPlan { split: None, auto: Some(vec![]) };
-        let last = rekey().await.finish(&by_operators).expect("a new seal");
+        let last = renew(begin().await, SealPlan { split: None, auto: Some(vec![]) });
         assert!(matches!(Manager::open(&config).await, Ok(Opening::Sealed(_))));
         assert!(!config.data_dir.join("unlock.key").exists());
-        let mut rekey = Rekey::begin(&config).await.expect("begun");
-        for useless in shares.iter().chain([&old]) {
+        let mut rekey = begin().await;
+        for useless in shares.iter().map(String::as_str).chain([old.as_str()]) {
             assert!(!rekey.give(useless).is_unlocked);
         }
         drop(rekey);
-        let mut rekey = Rekey::begin(&config).await.expect("begun");
-        assert!(rekey.give(&last.key.expect("a key")).is_unlocked);
-        drop(rekey);
+        assert!(begin().await.give(&last[0]).is_unlocked);
         std::fs::write(config.data_dir.join("root.sealed"), before).expect("put back");
-        assert!(Rekey::begin(&config).await.expect("begun").give(&old).is_unlocked, "an old backup");
+        assert!(begin().await.give(&old).is_unlocked, "an old backup");
     }
 
     #[tokio::test]

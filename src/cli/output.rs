@@ -40,6 +40,17 @@ pub(super) fn one<T: Serialize>(global: &Global, value: &T, text: &str) -> Resul
     if global.json { json(value) } else { line(text) }
 }
 
+/// Prints what is shown only once: that nobody reads it is an error.
+pub(super) fn once<T: Serialize>(global: &Global, value: &T, text: &str) -> Result<(), WriteError> {
+    let text = match global.json {
+        true => serde_json::to_string_pretty(value).map_err(io::Error::from)?,
+        false => text.to_owned(),
+    };
+    let mut stdout = io::stdout().lock();
+    writeln!(stdout, "{text}")?;
+    Ok(stdout.flush()?)
+}
+
 /// Prints a value as JSON.
 pub(super) fn json(value: &impl Serialize) -> Result<(), WriteError> {
     let text = serde_json::to_string_pretty(value).map_err(io::Error::from)?;

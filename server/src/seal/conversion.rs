@@ -62,8 +62,8 @@ fn convert(
         sealed.add_operator(&root, &held, None)?;
         sealed.add_key_file(&root, &key)?;
         let path = &sources.key_file;
-        let still =
-            if key_file::exists(path) { key_file::read(path).unwrap_or_default() } else { Vec::new() };
+        // A conversion that was stopped before may have left one.
+        let still = key_file::replaced(path)?;
         key_file::write(path, &key, &still)?;
         directory.write_sealed_root(&sealed.to_json()?)?;
     }
@@ -73,6 +73,14 @@ fn convert(
         "root.key is sealed: the recovery key is the unlock key now, and the key file unlocks without it"
     );
     Ok(())
+}
+
+/// The root key as the first managers had it.
+#[cfg(test)]
+pub(crate) fn in_clear(sealed: &[u8], unlock_key: &str) -> zeroize::Zeroizing<String> {
+    let key = UnlockKey::from_text(unlock_key).expect("an unlock key");
+    let root = SealedRoot::from_json(sealed).expect("a seal").open(&key).expect("opened");
+    super::text::write("sfr1.", root.as_key().expose_secret())
 }
 
 #[cfg(test)]
@@ -137,6 +145,17 @@ mod tests {
         std::fs::remove_file(&sealed).expect("removed");
         convert(&directory, &sources).expect("converted");
         opens(&directory, &sources, &text).await;
+    }
+
+    #[test]
+    fn what_is_no_key_file_is_not_replaced() {
+        let parent = tempfile::tempdir().expect("a directory");
+        let (directory, _) = old(parent.path());
+        let sources = sources(parent.path());
+        std::fs::write(&sources.key_file, "somebody's").expect("written");
+        assert!(matches!(convert(&directory, &sources), Err(ReadSealError::File(_))));
+        assert_eq!(std::fs::read(&sources.key_file).expect("read"), b"somebody's");
+        assert!(directory.read_root_key().expect("read").is_some(), "nothing is lost");
     }
 
     #[test]

@@ -58,6 +58,15 @@ pub(super) fn write(path: &Path, key: &UnlockKey, still: &[UnlockKey]) -> io::Re
     data_dir::replace(directory, name, content.as_bytes())
 }
 
+/// The keys of a file that is about to be replaced, or none where there is no file. One that holds
+/// anything else is somebody's, and is not replaced.
+pub(super) fn replaced(path: &Path) -> io::Result<Vec<UnlockKey>> {
+    match exists(path) {
+        true => read(path).map_err(io::Error::other),
+        false => Ok(Vec::new()),
+    }
+}
+
 /// Takes away a file whose keys open nothing any more.
 pub(super) fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {

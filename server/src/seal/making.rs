@@ -89,6 +89,11 @@ impl Made {
         Ok(self.means)
     }
 
+    /// What will unlock the manager.
+    pub(super) fn means(&self) -> &UnlockMeans {
+        &self.means
+    }
+
     /// Keeps it in place of another. Whoever is stopped in the middle has the one or the other, and a
     /// key file that opens it.
     pub(super) fn replace(
@@ -96,24 +101,28 @@ impl Made {
         before: &SealedRoot,
         directory: &DataDir,
         sources: &AutoSources,
-    ) -> Result<UnlockMeans, KeepError> {
+    ) -> Result<(), KeepError> {
         let path = &sources.key_file;
         let failed = |source| KeepError::KeyFile { path: path.clone(), source };
         let had_file = has_key_file(before);
         if let Some(key) = &self.key_file {
-            let still = if had_file { key_file::read(path).unwrap_or_default() } else { Vec::new() };
             if !had_file && key_file::exists(path) {
                 return Err(failed(io::ErrorKind::AlreadyExists.into()));
             }
+            let still = key_file::replaced(path).map_err(failed)?;
             key_file::write(path, key, &still).map_err(failed)?;
         }
         directory.replace_sealed_root(&self.sealed.to_json()?).map_err(KeepError::Write)?;
-        match &self.key_file {
-            Some(key) => key_file::write(path, key, &[]).map_err(failed)?,
-            None if had_file && !has_key_file(&self.sealed) => key_file::remove(path).map_err(failed)?,
-            None => {}
+        let tidied = match &self.key_file {
+            Some(key) => key_file::write(path, key, &[]),
+            None if had_file && !has_key_file(&self.sealed) => key_file::remove(path),
+            None => Ok(()),
+        };
+        // The new seal holds already; what is left opens it no more.
+        if let Err(error) = tidied {
+            tracing::warn!(%error, key_file = %path.display(), "an old unlock key is left in the key file");
         }
-        Ok(self.means)
+        Ok(())
     }
 }
 

@@ -21,6 +21,8 @@ mod unlock_key;
 mod unlocking;
 
 pub(crate) use auto::AutoSources;
+#[cfg(test)]
+pub(crate) use conversion::in_clear;
 pub(crate) use conversion::read;
 pub(crate) use making::make;
 pub(crate) use slots::SealedRoot;
@@ -29,5 +31,5 @@ pub(crate) use unlocking::Unlocking;
 
 pub use plan::{AutoUnlock, InvalidSplit, SealPlan, Split, UnlockMeans};
 pub use progress::{Refusal, UnlockProgress};
-pub use rekey::{Rekey, RekeyError};
+pub use rekey::{NewSeal, Rekey, RekeyError};
 pub use socket::{UnlockClient, UnlockClientError};

@@ -2,7 +2,7 @@ use std::fmt;
 use std::time::Instant;
 
 use super::auto::AutoSources;
-use super::making;
+use super::making::{self, Made};
 use super::plan::{SealPlan, UnlockMeans};
 use super::progress::UnlockProgress;
 use super::slots::SealedRoot;
@@ -20,6 +20,14 @@ pub struct Rekey {
     sources: AutoSources,
     unlocking: Unlocking,
     root: Option<RootKey>,
+}
+
+/// A seal that was made for a stopped manager.
+pub struct NewSeal {
+    directory: DataDir,
+    sources: AutoSources,
+    before: SealedRoot,
+    made: Made,
 }
 
 /// Why a seal was not replaced. The old one holds.
@@ -64,15 +72,38 @@ impl Rekey {
         UnlockProgress { is_unlocked: true, ..self.unlocking.progress() }
     }
 
-    /// Makes the new seal and puts it in the place of the old one.
+    /// Makes the new seal, which is not in the place of the old one yet.
     ///
     /// # Errors
-    /// When the old one is not open, or the new one cannot be made or written.
-    pub fn finish(self, plan: &SealPlan) -> Result<UnlockMeans, RekeyError> {
+    /// When the old one is not open, or the new one cannot be made.
+    pub fn make(self, plan: &SealPlan) -> Result<NewSeal, RekeyError> {
         let root = self.root.ok_or(RekeyError::Sealed)?;
-        let before: &SealedRoot = self.unlocking.sealed();
-        let made = making::make(&root, plan, Some(before)).map_err(|error| RekeyError::Make(error.into()))?;
-        made.replace(before, &self.directory, &self.sources).map_err(|error| RekeyError::Make(error.into()))
+        let before = self.unlocking.sealed().clone();
+        let made =
+            making::make(&root, plan, Some(&before)).map_err(|error| RekeyError::Make(error.into()))?;
+        Ok(NewSeal { directory: self.directory, sources: self.sources, before, made })
+    }
+}
+
+impl NewSeal {
+    /// What will unlock the manager: to be shown before it is all that does.
+    pub fn means(&self) -> &UnlockMeans {
+        self.made.means()
+    }
+
+    /// Puts the new seal in the place of the old one.
+    ///
+    /// # Errors
+    /// When it cannot be written. The old one holds then.
+    pub fn keep(self) -> Result<(), RekeyError> {
+        let kept = self.made.replace(&self.before, &self.directory, &self.sources);
+        kept.map_err(|error| RekeyError::Make(error.into()))
+    }
+}
+
+impl fmt::Debug for NewSeal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NewSeal").field("means", self.means()).finish_non_exhaustive()
     }
 }
 

@@ -106,6 +106,10 @@ impl ManagerArgs {
 }
 
 pub(super) async fn run(command: ManagerCommand, global: &Global, file: ConfigFile) -> Result<(), Failure> {
+    if !matches!(command, ManagerCommand::Run(_)) {
+        // Keys pass through this process too, for a moment. Not everybody may lock memory.
+        let _ = host::harden();
+    }
     match command {
         ManagerCommand::Init(args) => init(args, global, file).await,
         ManagerCommand::Run(args) => serve(args, global, file).await,
@@ -158,7 +162,7 @@ async fn init(args: InitArgs, global: &Global, file: ConfigFile) -> Result<(), F
     json["data_dir"] = serde_json::json!(config.data_dir);
     json["operator"] = serde_json::json!(operator.name);
     json["config"] = serde_json::json!(config_path);
-    Ok(output::one(global, &json, &text)?)
+    Ok(output::once(global, &json, &text)?)
 }
 
 /// Writes an operator's configuration with its credentials beside it, for their owner alone.

@@ -132,6 +132,8 @@ fn unanswered(error: UnlockClientError) -> Failure {
 
 pub(super) async fn rekey(args: &SealArgs, config: &Config, global: &Global) -> Result<(), Failure> {
     let plan = args.plan()?;
+    // Why the seal does not open by itself, for one.
+    global.start_logging("warn")?;
     let mut rekey = Rekey::begin(config).await.map_err(|error| Failure::from_error(&error))?;
     let progress = match rekey.give("") {
         open if open.is_unlocked => open,
@@ -140,13 +142,17 @@ pub(super) async fn rekey(args: &SealArgs, config: &Config, global: &Global) -> 
     if !progress.is_unlocked {
         return Err(Failure::failed(format!("{}; nothing was changed", counted(&progress))));
     }
-    let means = rekey.finish(&plan).map_err(|error| Failure::from_error(&error))?;
-    let text = format!(
-        "The root key is sealed anew. What unlocked this manager before does not any more, except for a\n\
-         backup of its root.sealed.\n\n{}",
-        text(&means, config)
+    let new = rekey.make(&plan).map_err(|error| Failure::from_error(&error))?;
+    // First shown, then needed: the other way round, whoever is stopped in between is locked out.
+    output::once(global, &to_json(new.means()), &text(new.means(), config))?;
+    new.keep().map_err(|error| {
+        Failure::from_error(&error)
+            .hint("what unlocked the manager before still does, and what was shown does not")
+    })?;
+    say(
+        "The root key is sealed anew. Only a backup of the old root.sealed opens by what unlocked it before.",
     );
-    Ok(output::one(global, &to_json(&means), &text)?)
+    Ok(())
 }
 
 /// Gives what standard input has, one key or share a line, until the seal is open or there is no more.

@@ -1,11 +1,10 @@
 //! Making and opening a manager.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
 
-use secretfs_wire::{KeyBackendKind, OperatorName};
+use secretfs_wire::OperatorName;
 use zeroize::Zeroizing;
 
 use crate::app::now;
@@ -13,7 +12,7 @@ use crate::ca::Authority;
 use crate::config::Config;
 use crate::data_dir::DataDir;
 use crate::error::Cause;
-use crate::keys::{KeyBackend, Keyring, LocalKeys, Pkcs11Keys, RootKey, VaultKeys};
+use crate::keys::{Keyring, LocalKeys, RemoteKeys, RootKey, remote_keys};
 use crate::seal::{self, AutoSources, SealPlan, UnlockMeans};
 use crate::sealed::SealedManager;
 use crate::store::{Environments as _, Sqlite, Store};
@@ -71,6 +70,9 @@ pub enum InitError {
     /// Keys or certificates cannot be made.
     #[error("cannot make keys and certificates")]
     Keys(#[source] Cause),
+    /// A key backend's settings cannot be used, or it does not wrap the root key.
+    #[error("cannot seal the root key")]
+    KeyBackend(#[source] Cause),
     /// The store cannot be made.
     #[error("cannot make the store")]
     Store(#[source] Cause),
@@ -95,8 +97,8 @@ pub enum OpenError {
     #[error("cannot open the store")]
     Store(#[source] Cause),
     /// A key backend's settings cannot be used.
-    #[error("cannot use key backend {0}")]
-    KeyBackend(KeyBackendKind, #[source] Cause),
+    #[error("cannot set up the key backends")]
+    KeyBackend(#[source] Cause),
 }
 
 impl Manager {
@@ -109,7 +111,11 @@ impl Manager {
         let directory =
             DataDir::create(&config.data_dir).map_err(|error| InitError::DataDir(error.into()))?;
         let root = RootKey::generate().map_err(|error| InitError::Keys(error.into()))?;
-        let seal = seal::make(&root, plan, None).map_err(|error| InitError::Keys(error.into()))?;
+        let remote = remote_keys(config).map_err(|error| InitError::KeyBackend(error.into()))?;
+        let sources = AutoSources::new(config, remote);
+        let seal = seal::make(&root, plan, None, &sources)
+            .await
+            .map_err(|error| InitError::KeyBackend(error.into()))?;
         let (authority, pkcs8) = Authority::create(now()).map_err(|error| InitError::Keys(error.into()))?;
         let sealed =
             root.seal(CA_KEY_LABEL, CA_KEY_NAME, &pkcs8).map_err(|error| InitError::Keys(error.into()))?;
@@ -119,7 +125,6 @@ impl Manager {
 
         directory.write_ca(authority.pem(), &sealed).map_err(|error| InitError::Write(error.into()))?;
         // Last: a directory that has it is whole.
-        let sources = AutoSources::new(config, BTreeMap::new());
         let unlock = seal.keep(&directory, &sources).map_err(|error| InitError::Write(error.into()))?;
         Ok(FirstSteps { operator, unlock })
     }
@@ -131,13 +136,14 @@ impl Manager {
     /// When there is none, another process runs it, or something is damaged.
     pub async fn open(config: &Config) -> Result<Opening, OpenError> {
         let directory = DataDir::open(&config.data_dir).map_err(|error| OpenError::DataDir(error.into()))?;
-        let sources = AutoSources::new(config, BTreeMap::new());
+        let remote = remote_keys(config).map_err(|error| OpenError::KeyBackend(error.into()))?;
+        let sources = AutoSources::new(config, remote.clone());
         let sealed = seal::read(&directory, &sources, |root| check(&directory, root))
             .map_err(|error| OpenError::Seal(error.into()))?;
         match sources.open(&sealed, true).await {
-            Some(root) => Ok(Self::unlocked(config.clone(), directory, root).await?.into()),
+            Some(root) => Ok(Self::unlocked(config.clone(), directory, root, remote).await?.into()),
             None => {
-                let sealed = SealedManager { config: config.clone(), directory, sources, sealed };
+                let sealed = SealedManager { config: config.clone(), directory, sources, sealed, remote };
                 Ok(Opening::Sealed(Box::new(sealed)))
             }
         }
@@ -148,6 +154,7 @@ impl Manager {
         config: Config,
         directory: DataDir,
         root: RootKey,
+        remote: RemoteKeys,
     ) -> Result<Self, OpenError> {
         let (pem, sealed) = directory.read_ca().map_err(OpenError::Read)?;
         let pkcs8 =
@@ -159,7 +166,7 @@ impl Manager {
             keys: Arc::new(Keyring::new(
                 LocalKeys::in_files(root, Arc::new(directory))
                     .map_err(|error| OpenError::Keys(error.into()))?,
-                remote_keys(&config)?,
+                remote,
                 config.data_key_lifetime,
             )),
             authority: Arc::new(authority),
@@ -196,22 +203,6 @@ impl From<Manager> for Opening {
     fn from(manager: Manager) -> Self {
         Self::Unlocked(Box::new(manager))
     }
-}
-
-/// The key backends outside this process. One that is away is no reason not to start.
-fn remote_keys(config: &Config) -> Result<BTreeMap<KeyBackendKind, Arc<dyn KeyBackend>>, OpenError> {
-    let mut remote = BTreeMap::<_, Arc<dyn KeyBackend>>::new();
-    if let Some(settings) = &config.vault {
-        let kind = KeyBackendKind::Vault;
-        let keys = VaultKeys::new(settings).map_err(|error| OpenError::KeyBackend(kind, error.into()))?;
-        remote.insert(kind, Arc::new(keys));
-    }
-    if let Some(settings) = &config.pkcs11 {
-        let kind = KeyBackendKind::Pkcs11;
-        let keys = Pkcs11Keys::open(settings).map_err(|error| OpenError::KeyBackend(kind, error.into()))?;
-        remote.insert(kind, Arc::new(keys));
-    }
-    Ok(remote)
 }
 
 async fn first_operator(authority: &Authority, store: &Sqlite) -> Result<OperatorCredentials, InitError> {
@@ -320,26 +311,26 @@ mod tests {
         let before = std::fs::read(config.data_dir.join("root.sealed")).expect("a seal");
 
         let begin = || async { Rekey::begin(&config).await.expect("begun") };
-        let renew = |rekey: Rekey, plan| {
-            let new = rekey.make(&plan).expect("a new seal");
+        let renew = async |rekey: Rekey, plan| {
+            let new = rekey.make(&plan).await.expect("a new seal");
             let keys: Vec<String> =
                 new.means().key.iter().chain(&new.means().shares).map(|key| key.to_string()).collect();
             new.keep().expect("in its place");
             keys
         };
-        assert!(begin().await.make(&SealPlan::default()).is_err(), "nothing has opened it");
+        assert!(begin().await.make(&SealPlan::default()).await.is_err(), "nothing has opened it");
         let mut rekey = begin().await;
         assert!(!rekey.give("").is_unlocked);
         assert!(rekey.give(&old).is_unlocked);
         let split = Some(Split::new(3, 2).expect("a split"));
-        let shares = renew(rekey, SealPlan { split, auto: Some(vec![AutoUnlock::KeyFile]) });
+        let shares = renew(rekey, SealPlan { split, auto: Some(vec![AutoUnlock::KeyFile]) }).await;
         assert_eq!(shares.len(), 3);
         assert!(matches!(Manager::open(&config).await, Ok(Opening::Unlocked(_))), "by the key file");
 
         // Without a plan for it, what opens it by itself stays; and goes when it is to.
-        renew(begin().await, SealPlan::default());
+        renew(begin().await, SealPlan::default()).await;
         assert!(matches!(Manager::open(&config).await, Ok(Opening::Unlocked(_))));
-        let last = renew(begin().await, SealPlan { split: None, auto: Some(vec![]) });
+        let last = renew(begin().await, SealPlan { split: None, auto: Some(vec![]) }).await;
         assert!(matches!(Manager::open(&config).await, Ok(Opening::Sealed(_))));
         assert!(!config.data_dir.join("unlock.key").exists());
         let mut rekey = begin().await;
@@ -360,10 +351,12 @@ mod tests {
         raw.data_dir = Some(parent.path().join("manager"));
         let config = raw.check().expect("a configuration");
         let plan = SealPlan { split: None, auto: Some(vec![AutoUnlock::KeyFile]) };
-        Manager::init(&config, &plan).await.expect("a new manager");
+        let without = Config { pkcs11: None, ..config.clone() };
+        Manager::init(&without, &plan).await.expect("a new manager");
         let error = Manager::open(&config).await.expect_err("no PIN and no module");
-        assert_eq!(error.to_string(), "cannot use key backend pkcs11");
         let said = std::iter::successors(Some(&error as &dyn std::error::Error), |error| error.source());
-        assert!(said.map(ToString::to_string).any(|text| text.contains("/no/such/pin")), "{error:?}");
+        let said: Vec<_> = said.map(ToString::to_string).collect();
+        assert!(said[1].contains("key backend pkcs11"), "{said:?}");
+        assert!(said.iter().any(|text| text.contains("/no/such/pin")), "{said:?}");
     }
 }

@@ -1,9 +1,7 @@
 //! What opens the seal without an operator: each slot that has a source is tried, in their order.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use secretfs_wire::KeyBackendKind;
 
@@ -11,7 +9,7 @@ use super::key_file::{self, KeyFileError};
 use super::slots::{SealedRoot, Slot, UnderKey, open_by_backend};
 use super::unlock_key::UnlockKey;
 use crate::config::Config;
-use crate::keys::{KeyBackend, KeyError, RootKey};
+use crate::keys::{KeyError, RemoteKeys, RootKey};
 
 /// Where systemd puts the credentials of a service.
 const CREDENTIALS_DIRECTORY: &str = "CREDENTIALS_DIRECTORY";
@@ -22,7 +20,7 @@ pub(crate) struct AutoSources {
     /// `None` when systemd gives this process no credentials.
     pub(super) credential: Option<PathBuf>,
     /// Those outside this process.
-    pub(super) backends: BTreeMap<KeyBackendKind, Arc<dyn KeyBackend>>,
+    pub(super) backends: RemoteKeys,
 }
 
 /// Why a slot did not open.
@@ -43,7 +41,7 @@ enum AutoError {
 }
 
 impl AutoSources {
-    pub(crate) fn new(config: &Config, backends: BTreeMap<KeyBackendKind, Arc<dyn KeyBackend>>) -> Self {
+    pub(crate) fn new(config: &Config, backends: RemoteKeys) -> Self {
         let credentials = std::env::var_os(CREDENTIALS_DIRECTORY).map(PathBuf::from);
         Self {
             key_file: config.unlock_key_file.clone(),
@@ -103,13 +101,14 @@ fn open_by(wrapped: &UnderKey, keys: &[UnlockKey]) -> Result<RootKey, AutoError>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::keys::LocalKeys;
+    use crate::keys::{KeyBackend as _, LocalKeys};
+    use std::sync::Arc;
 
     fn sources(directory: &std::path::Path) -> AutoSources {
         AutoSources {
             key_file: directory.join("unlock.key"),
             credential: Some(directory.join("credential")),
-            backends: BTreeMap::new(),
+            backends: RemoteKeys::new(),
         }
     }
 

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use secretfs_wire::KeyReference;
+
 use super::auto::AutoSources;
 use super::key_file;
 use super::plan::{AutoUnlock, SealPlan, UnlockMeans};
@@ -37,7 +39,12 @@ pub(crate) enum KeepError {
 
 /// Seals a root key. Where the plan does not say what opens it without an operator, that stays as it
 /// was `before`.
-pub(crate) fn make(root: &RootKey, plan: &SealPlan, before: Option<&SealedRoot>) -> Result<Made, KeyError> {
+pub(crate) async fn make(
+    root: &RootKey,
+    plan: &SealPlan,
+    before: Option<&SealedRoot>,
+    sources: &AutoSources,
+) -> Result<Made, KeyError> {
     let mut sealed = SealedRoot::empty();
     let operators = UnlockKey::generate()?;
     let mut means = UnlockMeans { key: None, shares: Vec::new(), threshold: 1, credential: None };
@@ -68,6 +75,12 @@ pub(crate) fn make(root: &RootKey, plan: &SealPlan, before: Option<&SealedRoot>)
                 let key = UnlockKey::generate()?;
                 sealed.add_credential(root, &key)?;
                 means.credential = Some(key.expose_text());
+            }
+            for auto in chosen {
+                let AutoUnlock::Backend(KeyReference { backend: kind, name }) = auto else { continue };
+                let backend = sources.backends.get(kind).ok_or(KeyError::NotConfigured(*kind))?;
+                backend.ensure(name).await?;
+                sealed.add_backend(root, *kind, name, backend.as_ref()).await?;
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use secretfs_wire::KeyReference;
 use zeroize::Zeroizing;
 
 /// As many shares as people can still count.
@@ -30,12 +31,14 @@ pub struct Split {
 pub struct InvalidSplit;
 
 /// What opens the seal when the manager starts, so that nobody has to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AutoUnlock {
     /// An unlock key in a file that only the manager's user reads.
     KeyFile,
     /// An unlock key that systemd hands to the service.
     SystemdCredential,
+    /// A key in a key backend outside this process, which wraps the root key.
+    Backend(KeyReference),
 }
 
 /// What unlocks a manager, shown once.

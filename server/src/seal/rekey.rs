@@ -10,7 +10,7 @@ use super::unlocking::Unlocking;
 use crate::config::Config;
 use crate::data_dir::DataDir;
 use crate::error::Cause;
-use crate::keys::RootKey;
+use crate::keys::{RootKey, remote_keys};
 use crate::manager::check;
 
 /// A stopped manager whose seal is replaced by another. The root key stays the same; what opens the old
@@ -54,7 +54,8 @@ impl Rekey {
     /// When a manager runs on the directory, or the seal is damaged.
     pub async fn begin(config: &Config) -> Result<Self, RekeyError> {
         let directory = DataDir::open(&config.data_dir).map_err(|error| RekeyError::DataDir(error.into()))?;
-        let sources = AutoSources::new(config, Default::default());
+        let remote = remote_keys(config).map_err(|error| RekeyError::Make(error.into()))?;
+        let sources = AutoSources::new(config, remote);
         let sealed = super::read(&directory, &sources, |root| check(&directory, root))
             .map_err(|error| RekeyError::Seal(error.into()))?;
         let root = sources.open(&sealed, true).await;
@@ -76,11 +77,12 @@ impl Rekey {
     ///
     /// # Errors
     /// When the old one is not open, or the new one cannot be made.
-    pub fn make(self, plan: &SealPlan) -> Result<NewSeal, RekeyError> {
+    pub async fn make(self, plan: &SealPlan) -> Result<NewSeal, RekeyError> {
         let root = self.root.ok_or(RekeyError::Sealed)?;
         let before = self.unlocking.sealed().clone();
-        let made =
-            making::make(&root, plan, Some(&before)).map_err(|error| RekeyError::Make(error.into()))?;
+        let made = making::make(&root, plan, Some(&before), &self.sources)
+            .await
+            .map_err(|error| RekeyError::Make(error.into()))?;
         Ok(NewSeal { directory: self.directory, sources: self.sources, before, made })
     }
 }

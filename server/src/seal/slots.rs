@@ -105,7 +105,6 @@ impl SealedRoot {
 
     /// Adds a slot that a key of another backend opens. Where the root key is wrapped says nothing of
     /// which environment's data keys are.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the backends outside this process"))]
     pub(super) async fn add_backend(
         &mut self,
         root: &RootKey,

@@ -8,6 +8,7 @@ use secretfs_server::{
     AutoUnlock, Config, Refusal, Rekey, SealPlan, Split, UnlockClient, UnlockClientError, UnlockMeans,
     UnlockProgress,
 };
+use secretfs_wire::{KeyBackendKind, KeyName, KeyReference};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
@@ -28,6 +29,9 @@ pub(super) struct SealArgs {
     /// What also unlocks the manager when it starts, without an operator; may be given several times
     #[arg(long, value_name = "HOW", value_enum)]
     auto_unlock: Vec<Auto>,
+    /// The key that wraps the root key for `--auto-unlock vault` or `pkcs11`
+    #[arg(long, value_name = "KEY", default_value = "secretfs-unlock")]
+    unlock_key_name: KeyName,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
@@ -36,6 +40,10 @@ enum Auto {
     KeyFile,
     /// A key that systemd decrypts and hands to the service: no seal against whoever boots this host
     SystemdCredential,
+    /// A key in Vault's Transit: no seal against whoever has this host's token for it
+    Vault,
+    /// A key in an HSM: no seal against whoever has the HSM and its PIN
+    Pkcs11,
     /// Nothing: an operator unlocks the manager at each start
     None,
 }
@@ -55,9 +63,15 @@ impl SealArgs {
         let auto = chosen.iter().filter_map(|auto| match auto {
             Auto::KeyFile => Some(AutoUnlock::KeyFile),
             Auto::SystemdCredential => Some(AutoUnlock::SystemdCredential),
+            Auto::Vault => Some(self.by_backend(KeyBackendKind::Vault)),
+            Auto::Pkcs11 => Some(self.by_backend(KeyBackendKind::Pkcs11)),
             Auto::None => None,
         });
         Ok(SealPlan { split, auto: (!chosen.is_empty()).then(|| auto.collect()) })
+    }
+
+    fn by_backend(&self, backend: KeyBackendKind) -> AutoUnlock {
+        AutoUnlock::Backend(KeyReference { backend, name: self.unlock_key_name.clone() })
     }
 }
 
@@ -142,7 +156,7 @@ pub(super) async fn rekey(args: &SealArgs, config: &Config, global: &Global) -> 
     if !progress.is_unlocked {
         return Err(Failure::failed(format!("{}; nothing was changed", counted(&progress))));
     }
-    let new = rekey.make(&plan).map_err(|error| Failure::from_error(&error))?;
+    let new = rekey.make(&plan).await.map_err(|error| Failure::from_error(&error))?;
     // First shown, then needed: the other way round, whoever is stopped in between is locked out.
     output::once(global, &to_json(new.means()), &text(new.means(), config))?;
     new.keep().map_err(|error| {

@@ -33,7 +33,7 @@ mod testing;
 pub use backup::{About, BackupError, backup, restore};
 pub use config::{
     Config, InvalidConfig, PinSource, Pkcs11Config, RawAppRoleConfig, RawConfig, RawPkcs11Config,
-    RawVaultConfig, TokenChoice, VaultConfig,
+    RawVaultConfig, TokenChoice, VaultConfig, VaultLogin,
 };
 pub use manager::{FirstSteps, InitError, Manager, OpenError, Opening, OperatorCredentials};
 pub use run::{RunError, run};

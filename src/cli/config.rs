@@ -64,6 +64,10 @@ impl ConfigFile {
             Failure::usage(format!("{}:{line}: {}", path.display(), error.message()))
         })?;
         file.directory = path.parent().map(Path::to_owned).unwrap_or_default();
+        #[cfg(feature = "manager")]
+        {
+            file.manager = file.manager.relative_to(&file.directory);
+        }
         Ok(file)
     }
 

@@ -4,15 +4,14 @@ mod pkcs11;
 mod vault;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
 use url::Url;
 
 pub use pkcs11::{PinSource, Pkcs11Config, RawPkcs11Config, TokenChoice};
-pub(crate) use vault::VaultLogin;
-pub use vault::{RawAppRoleConfig, RawVaultConfig, VaultConfig};
+pub use vault::{RawAppRoleConfig, RawVaultConfig, VaultConfig, VaultLogin};
 
 const LOOPBACK_NAMES: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
 
@@ -57,7 +56,8 @@ pub struct RawConfig {
     pub max_connections: Option<usize>,
     /// How many requests one HTTP/2 connection may have open at once. Default: 256.
     pub max_streams: Option<u32>,
-    /// The Transit engine of a Vault, for environments whose keys are there. Default: there is none.
+    /// The Vault or OpenBao that keys may be kept in. Default: none. It comes from one source as a
+    /// whole.
     pub vault: Option<RawVaultConfig>,
     /// An HSM that holds keys. Default: none.
     pub pkcs11: Option<RawPkcs11Config>,
@@ -96,7 +96,7 @@ pub struct Config {
     pub max_connections: usize,
     /// How many requests one HTTP/2 connection may have open at once.
     pub max_streams: u32,
-    /// How the Transit engine of Vault is reached, for environments whose keys are there.
+    /// The Vault or OpenBao that keys may be kept in.
     pub vault: Option<VaultConfig>,
     /// An HSM that holds keys.
     pub pkcs11: Option<Pkcs11Config>,
@@ -133,23 +133,17 @@ pub enum InvalidConfig {
     /// The name of a systemd credential is none.
     #[error("unlock_credential {0:?} is not the name of a systemd credential")]
     Credential(String),
+    /// A setting of the Vault section.
+    #[error("{setting} {problem}")]
+    Vault {
+        /// The setting's name.
+        setting: &'static str,
+        /// What is wrong with it. What was given may be a secret in the wrong place.
+        problem: &'static str,
+    },
     /// The URL is none, or not one of HTTPS.
     #[error("url {0:?} is not of the form https://HOST:PORT")]
     Url(String),
-    /// Vault's URL is none, or says cleartext to another machine.
-    #[error("vault.url {0:?} is not of the form https://HOST:PORT")]
-    VaultUrl(String),
-    /// There are several ways to log in at Vault.
-    #[error("vault has more than one of token_env, token_file and approle")]
-    VaultLogin,
-    /// A mount path cannot stand in a URL.
-    #[error("{setting} {given:?} is not the path of a mount")]
-    Path {
-        /// The setting's name.
-        setting: &'static str,
-        /// What was given.
-        given: String,
-    },
     /// The HSM's section cannot be used.
     #[error("pkcs11: {0}")]
     Pkcs11(&'static str),
@@ -162,6 +156,12 @@ impl RawConfig {
     /// When it is not TOML, or has a setting that is not known.
     pub fn from_toml(text: &str) -> Result<Self, InvalidConfig> {
         toml::from_str(text).map_err(InvalidConfig::Toml)
+    }
+
+    /// The same with the relative paths of sections taken from `directory`, which is where the file is.
+    #[must_use]
+    pub fn relative_to(self, directory: &Path) -> Self {
+        Self { vault: self.vault.map(|vault| vault.relative_to(directory)), ..self }
     }
 
     /// These settings, and where one is absent that of a `lower` layer.

@@ -26,7 +26,7 @@ pub(crate) fn remote_keys(config: &Config) -> Result<RemoteKeys, RemoteKeysError
     if let Some(settings) = &config.vault {
         let kind = KeyBackendKind::Vault;
         let keys =
-            VaultKeys::new(settings).map_err(|error| RemoteKeysError { kind, source: error.into() })?;
+            VaultKeys::open(settings).map_err(|error| RemoteKeysError { kind, source: error.into() })?;
         remote.insert(kind, Arc::new(keys));
     }
     if let Some(settings) = &config.pkcs11 {

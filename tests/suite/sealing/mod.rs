@@ -1,15 +1,18 @@
 //! A manager that is sealed says so and serves nothing, until whoever has its key, or enough shares of
 //! it, has unlocked it.
 
+mod hunt;
+mod terminal;
+
 use std::fs;
-use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::harness::area::Logs;
 use crate::harness::manager::{Manager, free_address};
@@ -19,10 +22,14 @@ use crate::harness::requirement::trials;
 use crate::harness::tls::{Connection, certificates};
 use crate::harness::{Area, Site, deadline};
 
+use hunt::the_unlock_key_is_in_no_file_no_argument_and_no_log;
+use terminal::a_terminal_is_asked_and_shows_no_key;
+
 trials! {
     needs [Mount];
     a_new_manager_is_sealed_and_serves_nothing_until_it_is_unlocked,
     three_of_five_operators_unlock_one_after_the_other,
+    a_terminal_is_asked_and_shows_no_key,
     wrong_keys_are_refused_and_have_to_wait,
     a_wrong_share_is_refused_with_all_others_and_not_named,
     a_node_serves_what_it_has_while_the_manager_is_sealed,
@@ -55,6 +62,10 @@ impl Rig {
     fn serves(&self) {
         let listed = self.manager.operator().run(&["env", "ls"]);
         assert_eq!(listed.code, 0, "{listed:?}");
+    }
+
+    fn logs(&self) -> Logs {
+        Logs::at(self.area.directory("logs"))
     }
 
     fn file(&self, name: &str) -> PathBuf {
@@ -247,6 +258,13 @@ fn a_new_unlock_key_makes_the_old_one_useless() {
     let refused = rig.manager.command(&["rekey"], stranger().as_bytes());
     assert_eq!(refused.code, 1, "{refused:?}");
     assert_eq!(fs::read(rig.file("root.sealed")).expect("a seal"), before, "nothing was changed");
+    // Nor where nobody was shown the new key.
+    let mut unseen = Command::new("sh");
+    unseen.args(["-c", "exec \"$0\" manager rekey --data-dir \"$1\" > /dev/full", SECRETFS]);
+    unseen.arg(rig.manager.data());
+    let unseen = finish(&mut unseen, old.as_bytes(), &rig.logs());
+    assert_eq!(unseen.code, 1, "{unseen:?}");
+    assert_eq!(fs::read(rig.file("root.sealed")).expect("a seal"), before, "nothing was changed");
     let rekeyed =
         rig.manager.command(&["rekey", "--json", "--shares", "3", "--threshold", "2"], old.as_bytes());
     assert_eq!(rekeyed.code, 0, "{rekeyed:?}");
@@ -318,73 +336,6 @@ fn a_systemd_credential_unlocks() {
     rig.manager.stop();
 }
 
-fn the_unlock_key_is_in_no_file_no_argument_and_no_log() {
-    let mut rig = Rig::new(&["--shares", "3", "--threshold", "2", "--auto-unlock", "systemd-credential"]);
-    let shares = rig.manager.shares();
-    let credential = rig.manager.printed()["credential_unlock_key"].as_str().expect("a key").to_owned();
-    let mut hunted: Vec<_> = shares.iter().flat_map(|share| traces(share)).collect();
-    hunted.extend(traces(&credential));
-
-    rig.manager.run_sealed();
-    rig.unlock(&forged(&shares[0]));
-    rig.unlock(&shares[1]);
-    rig.unlock(&shares[0]);
-    nowhere(&rig, &hunted);
-    assert_eq!(rig.unlock(&shares[2]).code, 0);
-    rig.manager.operator().ok(&["env", "create", "prod"]);
-    nowhere(&rig, &hunted);
-    rig.manager.stop();
-
-    // The hunt finds what a key file says.
-    let rekeyed =
-        rig.manager.command(&["rekey", "--auto-unlock", "key-file"], shares[1..].join("\n").as_bytes());
-    assert_eq!(rekeyed.code, 0, "{rekeyed:?}");
-    let planted = traces(&fs::read_to_string(rig.file("unlock.key")).expect("a key file"));
-    assert!(!found_in(rig.manager.data(), &planted).is_empty());
-}
-
-/// By what a key or a share is recognised: its text, and its bytes as they are and in two encodings.
-fn traces(text: &str) -> Vec<Vec<u8>> {
-    let encoded = &text.trim()[5..];
-    let bytes = URL_SAFE_NO_PAD.decode(encoded).expect("base64");
-    // A share begins with what is no secret: its set, the threshold, its number.
-    let secret = if text.starts_with("sfs1.") { &bytes[6..38] } else { &bytes[..32] };
-    let hex: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
-    let encoded_part = &encoded.as_bytes()[8..40];
-    vec![encoded_part.to_vec(), secret[..16].to_vec(), secret[16..].to_vec(), hex[..32].into(), {
-        STANDARD.encode(secret).as_bytes()[..40].to_vec()
-    }]
-}
-
-fn nowhere(rig: &Rig, hunted: &[Vec<u8>]) {
-    assert_eq!(found_in(rig.manager.data(), hunted), [""; 0]);
-    let pid = rig.manager.process().pid();
-    for file in ["cmdline", "environ"] {
-        let content = fs::read(format!("/proc/{pid}/{file}")).expect(file);
-        assert!(!has_any(&content, hunted), "in {file}");
-    }
-    assert!(!has_any(rig.manager.process().log().as_bytes(), hunted), "in the log");
-}
-
-/// The files in and below a directory that have any of this.
-fn found_in(directory: &Path, hunted: &[Vec<u8>]) -> Vec<String> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(directory).expect("a directory") {
-        let entry = entry.expect("an entry");
-        let (path, kind) = (entry.path(), entry.file_type().expect("a type"));
-        if kind.is_dir() {
-            found.extend(found_in(&path, hunted));
-        } else if !kind.is_socket() && has_any(&fs::read(&path).expect("a file"), hunted) {
-            found.push(path.display().to_string());
-        }
-    }
-    found
-}
-
-fn has_any(content: &[u8], hunted: &[Vec<u8>]) -> bool {
-    hunted.iter().any(|trace| content.windows(trace.len()).any(|window| window == trace))
-}
-
 fn only_its_user_may_speak_to_a_sealed_manager() {
     let mut rig = Rig::new(&[]);
     rig.manager.run_sealed();
@@ -400,9 +351,8 @@ fn only_its_user_may_speak_to_a_sealed_manager() {
         .args(["--reuid", "65534", "--regid", "65534", "--clear-groups", SECRETFS])
         .args(["manager", "unlock", "--data-dir"])
         .arg(rig.manager.data());
-    let logs = Logs::at(rig.area.directory("logs"));
     let key = rig.manager.unlock_lines();
-    let refused = finish(&mut command, key.as_bytes(), &logs);
+    let refused = finish(&mut command, key.as_bytes(), &rig.logs());
     assert_eq!(refused.code, 5, "{refused:?}");
     rig.manager.process().wait_for_log("another user wanted to unlock");
     assert_eq!(rig.unlock(&key).code, 0);

@@ -300,6 +300,9 @@ mod tests {
         let login = VaultLogin::Variable("SECRETFS_TEST_NO_SUCH_TOKEN".to_owned());
         let error = Tokens::new(&login).err().expect("none").to_string();
         assert!(error.contains("SECRETFS_TEST_NO_SUCH_TOKEN has no token"), "{error}");
+        // Every process of a test has this one.
+        let path = std::env::var("PATH").expect("a variable");
+        assert_eq!(from_variable("PATH").expect("a text").header(), path.as_str());
     }
 
     #[test]

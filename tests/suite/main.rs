@@ -9,6 +9,7 @@
 
 #[path = "../backends/mod.rs"]
 mod backends;
+mod backup;
 mod canary;
 mod clock;
 mod command_line;
@@ -53,6 +54,7 @@ fn main() -> ExitCode {
         return harness::watch::main(path);
     }
     let trials = [
+        backup::trials(),
         canary::trials(),
         clock::trials(),
         command_line::trials(),

@@ -44,12 +44,24 @@ impl Manager {
         environment: &[(&str, &Path)],
         logs: &Logs,
     ) -> Self {
+        let seal = ["--auto-unlock", "key-file"];
         let mut manager =
-            Self::init(&["--auto-unlock", "key-file"], None, free_address(), home, settings, logs);
-        let environment = environment.iter().map(|(name, path)| ((*name).to_owned(), path.to_path_buf()));
-        manager.environment = environment.collect();
+            Self::init_with_environment(&seal, free_address(), home, settings, environment, logs);
         manager.run();
         manager
+    }
+
+    /// Initialises a manager with more in its environment, and does not start it.
+    pub(crate) fn init_with_environment(
+        seal: &[&str],
+        address: SocketAddr,
+        home: &Path,
+        settings: &str,
+        environment: &[(&str, &Path)],
+        logs: &Logs,
+    ) -> Self {
+        let environment = environment.iter().map(|(name, path)| ((*name).to_owned(), path.to_path_buf()));
+        Self::init_within(seal, None, address, home, settings, environment.collect(), logs)
     }
 
     /// The same on a host of a network.
@@ -75,6 +87,18 @@ impl Manager {
         settings: &str,
         logs: &Logs,
     ) -> Self {
+        Self::init_within(seal, host, address, home, settings, Vec::new(), logs)
+    }
+
+    fn init_within(
+        seal: &[&str],
+        host: Option<&Path>,
+        address: SocketAddr,
+        home: &Path,
+        settings: &str,
+        environment: Vec<(String, PathBuf)>,
+        logs: &Logs,
+    ) -> Self {
         let config = home.join("manager.toml");
         let data = home.join("manager");
         let text = format!(
@@ -86,7 +110,8 @@ impl Manager {
             .args(seal)
             .arg("--operator-dir")
             .arg(home.join("operator"))
-            .env("SECRETFS_CONFIG", &config);
+            .env("SECRETFS_CONFIG", &config)
+            .envs(environment.iter().cloned());
         let outcome = finish(&mut init, b"", logs);
         assert_eq!(outcome.code, 0, "secretfs manager init: {}", outcome.stderr);
         let printed: Value = serde_json::from_str(&outcome.stdout).expect("what `init --json` prints");
@@ -99,7 +124,7 @@ impl Manager {
             address,
             host: host.map(Path::to_owned),
             clock: None,
-            environment: Vec::new(),
+            environment,
             credentials: None,
             printed,
             process: None,
@@ -142,6 +167,7 @@ impl Manager {
     pub(crate) fn command(&self, arguments: &[&str], stdin: &[u8]) -> Outcome {
         let mut command = secretfs_on(self.host.as_deref());
         command.arg("manager").args(arguments).env("SECRETFS_CONFIG", &self.config);
+        command.envs(self.environment.iter().cloned());
         finish(&mut command, stdin, &self.logs)
     }
 

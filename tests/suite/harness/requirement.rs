@@ -24,6 +24,8 @@ pub(crate) enum Need {
     Clock,
     /// The openssl command, for what rustls is built without.
     OpenSsl,
+    /// The commands age and age-keygen.
+    Age,
     /// The sqlite3 command, to change a database behind the manager's back.
     Sqlite,
     /// An OpenBao or Vault to start.
@@ -50,6 +52,7 @@ impl Need {
                 super::clock::library().is_none().then(|| "libfaketime is not installed".to_owned())
             }
             Self::OpenSsl => not_installed("openssl"),
+            Self::Age => ["age", "age-keygen"].into_iter().find_map(not_installed),
             Self::Sqlite => not_installed("sqlite3"),
             Self::OpenBao => OpenBao::missing().map(|missing| missing.to_string()),
             Self::SoftHsm => SoftHsm::missing().map(|missing| missing.to_string()),

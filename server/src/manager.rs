@@ -359,4 +359,21 @@ mod tests {
         assert!(said[1].contains("key backend pkcs11"), "{said:?}");
         assert!(said.iter().any(|text| text.contains("/no/such/pin")), "{said:?}");
     }
+
+    #[tokio::test]
+    async fn a_vault_need_not_be_there_but_its_settings_must_be_right() {
+        let parent = tempfile::tempdir().expect("a directory");
+        let config = |vault: &str| {
+            let raw = RawConfig::from_toml(&format!("[vault]\nurl = 'https://127.0.0.1:1'\n{vault}"));
+            let data_dir = Some(parent.path().join("manager"));
+            RawConfig { data_dir, ..raw.expect("settings") }.check().expect("a configuration")
+        };
+        let away = config("token_file = '/nonexistent/token'");
+        Manager::init(&away).await.expect("a new manager");
+        drop(Manager::open(&away).await.expect("opened"));
+        for wrong in ["token_env = 'SECRETFS_TEST_NO_SUCH_TOKEN'", "ca = '/nonexistent/ca.pem'"] {
+            let error = Manager::open(&config(wrong)).await.expect_err(wrong);
+            assert!(matches!(error, OpenError::KeyBackend(KeyBackendKind::Vault, _)), "{error:?}");
+        }
+    }
 }

@@ -9,6 +9,8 @@
 
 mod api;
 mod app;
+#[cfg(test)]
+mod at_rest;
 mod authn;
 mod authz;
 #[cfg(test)]

@@ -92,9 +92,9 @@ pub(super) async fn run(command: KeyCommand, global: &Global, file: ConfigFile) 
         KeyCommand::Retire => {
             let retired = operator.environment()?.retire_keys().await?;
             output::listing(global, ["KEY", "RETIRED"], &retired, |retired| {
-                let what = match retired.is_gone {
-                    true => "all versions".to_owned(),
-                    false => format!("versions below {}", retired.below),
+                let what = match retired.below {
+                    None => "all versions".to_owned(),
+                    Some(below) => format!("versions below {below}"),
                 };
                 [retired.key.to_string(), what]
             })?;

@@ -15,8 +15,11 @@ use secretfs_wire::{EnvironmentName, KeyName, KeyReference, SecretBytes};
 
 use super::App;
 use crate::error::Error;
-use crate::keys::{Context, Key, KeyError, VersionContext};
+use crate::keys::{Context, Key, KeyDescription, KeyError, VersionContext};
 use crate::store::{KeyRecord, KeyUse, OutdatedKey, Rewrap};
+
+/// Below this are all versions of a key.
+const ALL: u64 = i64::MAX as u64;
 
 impl App {
     /// The keys of all environments, by environment.
@@ -162,37 +165,48 @@ impl App {
         Ok((moves, refused))
     }
 
-    /// Retires all versions of an environment's keys that nothing is wrapped under: of its own key
-    /// those that are older than the newest, and of those that it had before all. What was changed
-    /// is returned.
+    /// Retires all versions of an environment's keys that nothing is wrapped under: of its own key those
+    /// that are older than the newest, and of those that it had before all. What was changed is returned.
     pub(crate) async fn retire_keys(&self, environment: &EnvironmentName) -> Result<Vec<RetiredKey>, Error> {
         let current = self.store.environment(environment).await?.key;
         let (records, uses) = (self.store.keys().await?, self.store.key_uses().await?);
         let mut retired = Vec::new();
-        for record in records.into_iter().filter(|record| record.environment == *environment) {
-            let newest = self.keys.describe(&record.key).await;
-            // A former key of which a crash left the record only.
-            let newest = match newest {
-                Err(KeyError::Missing(_)) if record.key != current => record.floor.saturating_sub(1),
-                newest => newest?.newest,
+        for KeyRecord { key, floor, .. } in
+            records.into_iter().filter(|record| record.environment == *environment)
+        {
+            let oldest_used = uses.iter().filter(|used| used.key == key).map(|used| used.version).min();
+            let is_gone = key != current && oldest_used.is_none();
+            let described = match self.keys.describe(&key).await {
+                // What is left of a former key is the affair of whoever owns its backend.
+                Err(error) if is_gone && !error.is_transient() => None,
+                described => Some(described?),
             };
-            let unused_below = if record.key == current { newest } else { newest + 1 };
-            let oldest_used =
-                uses.iter().filter(|used| used.key == record.key).map(|used| used.version).min();
-            let below = oldest_used.map_or(unused_below, |used| used.min(unused_below));
-            let is_gone = record.key != current && below == newest + 1;
-            if below <= record.floor && !is_gone {
+            let newest = described.as_ref().map_or(ALL, |described| described.newest);
+            let below = match oldest_used {
+                None if is_gone => ALL,
+                used if key == current => newest.min(used.unwrap_or(ALL)),
+                used => used.unwrap_or(ALL),
+            };
+            // Retired before, and destroyed as well: a backend may not have answered then.
+            let is_left =
+                |described: &KeyDescription| described.versions.iter().any(|version| version.version < below);
+            if below <= floor && !is_gone && !described.as_ref().is_some_and(is_left) {
                 continue;
             }
             // First nothing new can be wrapped under it, then it is destroyed: a request that is
             // under way with an old version fails instead of storing what nobody can open.
-            self.store.retire_key(&record.key, below).await?;
-            self.keys.retire(&record.key, below).await?;
-            if is_gone {
-                self.store.forget_key(&record.key).await?;
+            self.store.retire_key(&key, below).await?;
+            match self.keys.retire(&key, below).await {
+                Err(error) if is_gone && !error.is_transient() => {
+                    tracing::warn!(%key, %error, "a former key is not destroyed, but forgotten");
+                }
+                done => done?,
             }
-            tracing::info!(%environment, key = %record.key, below, "versions of a key are retired");
-            retired.push(RetiredKey { key: record.key, below, is_gone });
+            if is_gone {
+                self.store.forget_key(&key).await?;
+            }
+            tracing::info!(%environment, %key, below, "versions of a key are retired");
+            retired.push(RetiredKey { key, below: (!is_gone).then_some(below) });
         }
         Ok(retired)
     }

@@ -32,7 +32,7 @@ pub(crate) trait KeyBackend: Send + Sync {
     async fn describe(&self, name: &KeyName) -> Result<KeyDescription, KeyError>;
 
     /// Makes all versions below this one unusable for good; the caller has made sure that nothing is
-    /// wrapped under them. Up to the newest plus one, which is the whole key.
+    /// wrapped under them. Above the newest it is the whole key.
     async fn retire(&self, name: &KeyName, below: u64) -> Result<(), KeyError>;
 
     /// Whether the backend can serve.

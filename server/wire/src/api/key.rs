@@ -108,8 +108,6 @@ pub struct RefusedVersion {
 pub struct RetiredKey {
     /// The key.
     pub key: KeyReference,
-    /// All versions below this one.
-    pub below: u64,
-    /// Whether nothing is left of it: it is no longer the environment's, and all of it is retired.
-    pub is_gone: bool,
+    /// The oldest version that is left; `None` when none is, since it is no longer the environment's.
+    pub below: Option<u64>,
 }

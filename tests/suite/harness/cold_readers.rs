@@ -59,6 +59,12 @@ impl ColdReaders {
         });
     }
 
+    /// How many files were read.
+    pub(crate) fn count(&self) -> usize {
+        self.reads.load(Ordering::Relaxed)
+    }
+
+    /// Ends all; what failed.
     pub(crate) fn end(self) -> Vec<String> {
         self.ending.store(true, Ordering::Relaxed);
         self.threads.into_iter().flat_map(|thread| thread.join().expect("a reader")).collect()

@@ -101,6 +101,8 @@ impl Connection {
         let session = ClientConnection::new(Arc::new(config), name).map_err(io::Error::other)?;
         let socket = TcpStream::connect(address)?;
         socket.set_read_timeout(Some(deadline::PATIENCE))?;
+        // A request goes in two writes; the second must not wait for the first to be acknowledged.
+        socket.set_nodelay(true)?;
         Ok(Self(StreamOwned::new(session, socket)))
     }
 

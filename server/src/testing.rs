@@ -1,6 +1,7 @@
 //! A manager in memory without its listener, and callers whose certificates it takes as verified.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -20,6 +21,7 @@ use crate::app::App;
 use crate::authn::NodeIdentity;
 use crate::ca::{PeerCertificate, Subject};
 use crate::config::RawConfig;
+use crate::keys::{Keyring, LocalKeys, RemoteKeys};
 use crate::manager::Manager;
 use crate::store::NewNode;
 
@@ -50,11 +52,17 @@ impl Answer {
 impl TestManager {
     /// One with the environments `prod` and `dev`.
     pub(crate) async fn start() -> Self {
+        Self::start_with(RemoteKeys::new()).await
+    }
+
+    /// The same with key backends that take the places of those outside a manager.
+    pub(crate) async fn start_with(remote: RemoteKeys) -> Self {
         // A heartbeat soon after each change, so that a test sees quickly that there was none.
         let raw = RawConfig { heartbeat_interval: Some("20ms".to_owned()), ..RawConfig::default() };
         let (manager, _) =
             Manager::in_memory(&raw.check().expect("a configuration")).await.expect("a manager");
-        let Manager { config, store, keys, authority } = manager;
+        let Manager { config, store, authority, .. } = manager;
+        let keys = Arc::new(Keyring::new(LocalKeys::in_memory(), remote, Duration::ZERO));
         let app = Arc::new(App::new(config, store, keys, authority, CancellationToken::new()));
         let (router, document) = crate::api::router(Arc::clone(&app));
         for environment in ["prod", "dev"] {

@@ -38,12 +38,7 @@ impl App {
     ) -> Result<Vec<u8>, Error> {
         let session =
             self.sessions.key(node.id, asked.session, Instant::now()).ok_or(Error::SessionUnknown)?;
-        let (delivery, value) = match self.delivery(node, asked).await {
-            // Between the look-up and the unwrapping its data key was moved and the key retired.
-            // Once more, then: to be retired again takes longer than a look-up.
-            Err(Error::Key(KeyError::Missing(_))) => self.delivery(node, asked).await?,
-            delivery => delivery?,
-        };
+        let (delivery, value) = self.delivered(node, asked).await?;
         let context = DeliveryContext {
             environment: &node.environment,
             node: &node.name,
@@ -57,7 +52,21 @@ impl App {
         session.seal(asked.salt, context, &value).map_err(Error::internal)
     }
 
-    async fn delivery(
+    /// What is at a target now, and its value.
+    pub(super) async fn delivered(
+        &self,
+        node: &NodeIdentity,
+        asked: &EnvelopeRequest,
+    ) -> Result<(Delivery, SecretBytes), Error> {
+        match self.look_up(node, asked).await {
+            // Between the look-up and the unwrapping its data key was moved and the key retired.
+            // Once more, then: to be retired again takes longer than a look-up.
+            Err(Error::Key(KeyError::Missing(_))) => self.look_up(node, asked).await,
+            delivered => delivered,
+        }
+    }
+
+    async fn look_up(
         &self,
         node: &NodeIdentity,
         asked: &EnvelopeRequest,

@@ -12,7 +12,7 @@ use secretfs_wire::stream::{Cursor, Received, Replica, StreamMessage};
 use secretfs_wire::{Ownership, SecretBytes};
 use tokio::time::timeout;
 
-use super::NewValue;
+use crate::app::NewValue;
 use crate::authn::NodeIdentity;
 use crate::testing::TestManager;
 

@@ -1,0 +1,4 @@
+//! Use cases, without HTTP around them.
+
+mod keys;
+mod stream;

@@ -315,6 +315,39 @@ fn scratch(within: &Path) -> Result<tempfile::TempDir, BackupError> {
 mod tests {
     use super::*;
 
+    /// An archive of these files, each with its own path as content.
+    fn archive(paths: &[&str]) -> Vec<u8> {
+        let mut archive = Builder::new(Vec::new());
+        let about = About { format: FORMAT, version: "0".to_owned(), created: now() };
+        let about = serde_json::to_vec(&about).expect("JSON");
+        let none = SystemTime::now();
+        append(&mut archive, Path::new(ABOUT), about.as_slice(), about.len() as u64, none).expect("appended");
+        for path in paths {
+            let mut header = Header::new_ustar();
+            header.set_size(path.len() as u64);
+            header.set_mode(FILE_MODE);
+            header.set_entry_type(EntryType::Regular);
+            // Past what the library would refuse to write.
+            header.as_mut_bytes()[..path.len()].copy_from_slice(path.as_bytes());
+            header.set_cksum();
+            archive.append(&header, path.as_bytes()).expect("appended");
+        }
+        archive.into_inner().expect("an archive")
+    }
+
+    #[test]
+    fn an_archive_with_anything_else_is_refused() {
+        let into = tempfile::tempdir().expect("a directory");
+        let unpack = |paths: &[&str]| unpack(Archive::new(archive(paths).as_slice()), into.path());
+        unpack(&["ca.pem", "keys/prod/1.key", "store.db"]).expect("what a backup has");
+        for foreign in ["unlock.key", "../escaped", "/tmp/escaped", "keys/prod/../../../escaped", "lock"] {
+            let error = unpack(&[foreign]).expect_err(foreign);
+            assert!(matches!(error, BackupError::Foreign(_)), "{foreign}: {error:?}");
+        }
+        assert!(!into.path().join("unlock.key").exists());
+        assert!(unpack(&["ca.pem"]).is_err(), "nothing is replaced");
+    }
+
     #[test]
     fn nothing_is_written_outside_of_its_place() {
         for ours in

@@ -148,3 +148,35 @@ impl Keyring {
         Self::new(LocalKeys::in_memory(), BTreeMap::new(), Duration::ZERO)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(backend: KeyBackendKind) -> KeyReference {
+        KeyReference { backend, name: "prod".parse().expect("a name") }
+    }
+
+    #[tokio::test]
+    async fn each_data_key_is_unwrapped_by_the_backend_that_it_names() {
+        let vault: Arc<dyn KeyBackend> = Arc::new(LocalKeys::in_memory());
+        let remote = [(KeyBackendKind::Vault, vault)].into();
+        let keys = Keyring::new(LocalKeys::in_memory(), remote, Duration::ZERO);
+        let mut all = Vec::new();
+        for number in 0..9_u8 {
+            // Alternately, so that no backend's answers are one after the other.
+            let key = key([KeyBackendKind::Local, KeyBackendKind::Vault][usize::from(number) % 2]);
+            keys.ensure(&key).await.expect("a key");
+            let (context, data_key) = (Context::new([&[number][..]]), Key::generate().expect("a key"));
+            let wrapped = keys.wrap(&key, &context, &data_key).await.expect("wrapped");
+            all.push((context, data_key, wrapped));
+        }
+        let questions: Vec<_> = all.iter().map(|(context, _, wrapped)| (context, wrapped)).collect();
+        let answers = keys.unwrap_all(&questions).await.expect("answers");
+        for ((_, data_key, _), answer) in all.iter().zip(answers) {
+            assert_eq!(answer.expect("unwrapped").expose_secret(), data_key.expose_secret());
+        }
+        let absent = keys.ensure(&key(KeyBackendKind::Pkcs11)).await;
+        assert!(matches!(absent, Err(KeyError::NotConfigured(KeyBackendKind::Pkcs11))), "{absent:?}");
+    }
+}

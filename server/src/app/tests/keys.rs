@@ -161,6 +161,18 @@ async fn a_retirement_that_a_backend_did_not_take_is_finished_by_the_next() {
 }
 
 #[tokio::test]
+async fn a_key_that_does_not_unwrap_is_never_an_environments() {
+    let backend = Unsteady::new();
+    let remote = [(KeyBackendKind::Vault, Arc::clone(&backend) as Arc<dyn KeyBackend>)];
+    let manager = TestManager::start_with(remote.into()).await;
+    backend.fail("unwrap", Fault::NotAllowed, 1);
+    let asked = MigrateKey { to: KeyBackendKind::Vault, key_name: None };
+    manager.app.migrate_key(&prod(), asked).await.expect_err("it has proved nothing");
+    let key = manager.app.store.environment(&prod()).await.expect("prod").key;
+    assert_eq!(key.backend, KeyBackendKind::Local);
+}
+
+#[tokio::test]
 async fn what_is_in_use_is_not_retired() {
     let (manager, _) = start().await;
     let app = &manager.app;

@@ -203,6 +203,7 @@ mod tests {
     async fn keys_survive_a_restart_under_their_root_key_only() {
         let parent = tempfile::tempdir().expect("a directory");
         let root = RootKey::generate().expect("key");
+        let copy = Key::from_bytes(root.as_key().expose_secret()).map(RootKey::from_key).expect("a key");
         let same = Key::from_bytes(root.as_key().expose_secret()).map(RootKey::from_key).expect("a key");
         let (prod, context, data_key) =
             (name("prod"), Context::new([&b"place"[..]]), Key::generate().expect("key"));
@@ -222,6 +223,12 @@ mod tests {
             assert_eq!(unwrapped.expect("unwrapped").expose_secret(), data_key.expose_secret());
         }
         assert_eq!(again.describe(&prod).await.expect("described").newest, described.newest);
+
+        again.retire(&prod, 2).await.expect("retired");
+        let later = Key::from_bytes(copy.as_key().expose_secret()).map(RootKey::from_key).expect("a key");
+        let later = LocalKeys::in_files(later, Arc::clone(&directory)).expect("keys");
+        let left = later.describe(&prod).await.expect("described").versions;
+        assert_eq!(left.iter().map(|version| version.version).collect::<Vec<_>>(), [2]);
 
         let stranger = LocalKeys::in_files(RootKey::generate().expect("key"), directory).expect("keys");
         assert!(matches!(stranger.unwrap(&prod, &questions).await, Err(KeyError::Refused)));

@@ -49,8 +49,12 @@ async fn an_environment_has_its_keys_for_itself(store: &dyn Store) {
     store.forget_key(&vault("key-one")).await.expect("forgotten");
     assert_eq!(keys(store, &one).await, [(local("key-one"), 1)]);
     store.set_key(&two, &vault("key-one")).await.expect_err("its name is an environment's");
+    store.set_key(&one, &local("key-one-2027")).await.expect("another name");
+    let former = store.set_key(&two, &local("key-one")).await;
+    assert!(matches!(former, Err(StoreError::Exists { .. })), "{former:?}");
     store.remove_environment(&one).await.expect("removed");
     assert!(keys(store, &one).await.is_empty());
+    store.set_key(&two, &local("key-one")).await.expect("nobody's any more");
 }
 
 async fn data_keys_are_moved_one_by_one(store: &dyn Store) {

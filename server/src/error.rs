@@ -119,7 +119,9 @@ impl Error {
             Self::KeyChanged => "try again",
             Self::KeyInUse(_) => "move them first with `secretfs key rewrap`",
             Self::Damaged { .. } => "rotate the secret, or restore the store from a backup",
-            Self::Key(KeyError::NotConfigured(_)) => "configure it in the manager's section, and restart it",
+            Self::Key(KeyError::NotConfigured(_)) => {
+                "add its section to the manager's configuration, and restart it"
+            }
             Self::Sealed => "unlock it on its host with `secretfs manager unlock`",
             Self::SessionUnknown => "begin a new session",
             Self::Exists { kind: "node", .. } => {

@@ -161,7 +161,11 @@ impl RawConfig {
     /// The same with the relative paths of sections taken from `directory`, which is where the file is.
     #[must_use]
     pub fn relative_to(self, directory: &Path) -> Self {
-        Self { vault: self.vault.map(|vault| vault.relative_to(directory)), ..self }
+        Self {
+            vault: self.vault.map(|vault| vault.relative_to(directory)),
+            pkcs11: self.pkcs11.map(|pkcs11| pkcs11.relative_to(directory)),
+            ..self
+        }
     }
 
     /// These settings, and where one is absent that of a `lower` layer.

@@ -1,6 +1,6 @@
 //! The section `[manager.pkcs11]`: an HSM that holds keys.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
@@ -16,7 +16,7 @@ pub struct RawPkcs11Config {
     pub token: Option<String>,
     /// The number of the slot that the token is in; this or `token`.
     pub slot: Option<u64>,
-    /// A file with the user's PIN, an absolute path; this or `pin_env`.
+    /// A file with the user's PIN; this or `pin_env`.
     pub pin_file: Option<PathBuf>,
     /// The environment variable that has the user's PIN; this or `pin_file`.
     pub pin_env: Option<String>,
@@ -52,10 +52,18 @@ pub enum PinSource {
 }
 
 impl RawPkcs11Config {
+    /// The same with a relative path of the PIN's file taken from `directory`.
+    #[must_use]
+    pub fn relative_to(self, directory: &Path) -> Self {
+        Self { pin_file: self.pin_file.map(|file| directory.join(file)), ..self }
+    }
+
     pub(super) fn check(self) -> Result<Pkcs11Config, InvalidConfig> {
         let module = self.module.ok_or_else(|| invalid("module is missing, the HSM's PKCS #11 library"))?;
         // A bare name would be looked for wherever LD_LIBRARY_PATH says.
-        let module = absolute(module, "module is an absolute path")?;
+        if !module.is_absolute() {
+            return Err(invalid("module is an absolute path"));
+        }
         let token = match (self.token, self.slot) {
             (Some(label), None) if (1..=32).contains(&label.len()) => TokenChoice::Label(label),
             (Some(_), None) => return Err(invalid("token is a label of 1 to 32 bytes")),
@@ -63,16 +71,12 @@ impl RawPkcs11Config {
             _ => return Err(invalid("give either token, a label, or slot, a number")),
         };
         let pin = match (self.pin_file, self.pin_env) {
-            (Some(file), None) => PinSource::File(absolute(file, "pin_file is an absolute path")?),
+            (Some(file), None) => PinSource::File(file),
             (None, Some(variable)) if !variable.is_empty() => PinSource::Variable(variable),
             _ => return Err(invalid("give either pin_file or pin_env")),
         };
         Ok(Pkcs11Config { module, token, pin })
     }
-}
-
-fn absolute(path: PathBuf, problem: &'static str) -> Result<PathBuf, InvalidConfig> {
-    if path.is_absolute() { Ok(path) } else { Err(invalid(problem)) }
 }
 
 fn invalid(problem: &'static str) -> InvalidConfig {
@@ -99,6 +103,10 @@ mod tests {
         assert_eq!(config.token, TokenChoice::Slot(7));
         assert_eq!(config.pin, PinSource::Variable("PIN".to_owned()));
         assert!(check("").expect("a configuration").is_none());
+        let raw = RawConfig::from_toml("[pkcs11]\nmodule = '/m.so'\nslot = 7\npin_file = 'pin'");
+        let raw = raw.expect("settings").relative_to(Path::new("/etc/secretfs"));
+        let config = raw.check().expect("a configuration").pkcs11.expect("the section");
+        assert_eq!(config.pin, PinSource::File("/etc/secretfs/pin".into()));
     }
 
     #[test]
@@ -111,7 +119,6 @@ mod tests {
             ("module = '/m.so'\ntoken = ''\npin_file = '/p'", "token"),
             ("module = '/m.so'\ntoken = 'a'", "pin_file"),
             ("module = '/m.so'\ntoken = 'a'\npin_file = '/p'\npin_env = 'P'", "pin_file"),
-            ("module = '/m.so'\ntoken = 'a'\npin_file = 'p'", "pin_file"),
             ("module = '/m.so'\ntoken = 'a'\npin = '1234'", "cannot be read"),
         ] {
             let error = check(&format!("[pkcs11]\n{section}")).expect_err(section).to_string();

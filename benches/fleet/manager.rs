@@ -43,7 +43,10 @@ impl Manager {
             command.arg("manager").args(arguments).env("SECRETFS_CONFIG", &config).stdout(Stdio::null());
             command
         };
-        let init = command(&["init", "--operator-dir"]).arg(&operator).status().expect("secretfs runs");
+        let init = command(&["init", "--auto-unlock", "key-file", "--operator-dir"])
+            .arg(&operator)
+            .status()
+            .expect("secretfs runs");
         assert!(init.success(), "secretfs manager init");
         let child = command(&["run"]).env("SECRETFS_LOG", "warn").spawn().expect("secretfs runs");
 

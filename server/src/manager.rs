@@ -137,13 +137,15 @@ impl Manager {
     pub async fn open(config: &Config) -> Result<Opening, OpenError> {
         let directory = DataDir::open(&config.data_dir).map_err(|error| OpenError::DataDir(error.into()))?;
         let remote = remote_keys(config).map_err(|error| OpenError::KeyBackend(error.into()))?;
-        let sources = AutoSources::new(config, remote.clone());
+        let sources = AutoSources::new(config, remote);
         let sealed = seal::read(&directory, &sources, |root| check(&directory, root))
             .map_err(|error| OpenError::Seal(error.into()))?;
         match sources.open(&sealed, true).await {
-            Some(root) => Ok(Self::unlocked(config.clone(), directory, root, remote).await?.into()),
+            Some(root) => {
+                Ok(Self::unlocked(config.clone(), directory, root, sources.into_backends()).await?.into())
+            }
             None => {
-                let sealed = SealedManager { config: config.clone(), directory, sources, sealed, remote };
+                let sealed = SealedManager { config: config.clone(), directory, sources, sealed };
                 Ok(Opening::Sealed(Box::new(sealed)))
             }
         }

@@ -11,7 +11,7 @@ use crate::api;
 use crate::ca::SERVER_LIFETIME;
 use crate::config::Config;
 use crate::data_dir::DataDir;
-use crate::keys::{RemoteKeys, RootKey};
+use crate::keys::RootKey;
 use crate::listener::{self, OpenConnections, Service};
 use crate::manager::Manager;
 use crate::metrics::Metrics;
@@ -27,7 +27,6 @@ pub struct SealedManager {
     pub(crate) directory: DataDir,
     pub(crate) sources: AutoSources,
     pub(crate) sealed: SealedRoot,
-    pub(crate) remote: RemoteKeys,
 }
 
 /// Answers that the manager is sealed until it is unlocked. The manager, and who has to be told when it
@@ -37,7 +36,7 @@ pub(crate) async fn serve(
     listener: &TcpListener,
     shutdown: &CancellationToken,
 ) -> Result<Option<(Manager, Option<Confirmation>)>, RunError> {
-    let SealedManager { config, directory, sources, sealed, remote } = manager;
+    let SealedManager { config, directory, sources, sealed } = manager;
     let tls = |error: listener::TlsError| RunError::Tls(error.into());
     let socket = UnlockSocket::bind(&directory.unlock_socket()).map_err(RunError::UnlockSocket)?;
     let certificate = watch::Sender::new(listener::untrusted(&config.names).map_err(tls)?);
@@ -77,7 +76,8 @@ pub(crate) async fn serve(
     // Whoever still has a connection need not be waited for.
     tokio::spawn(open.end(deadline));
     tracing::info!("the manager is unlocked");
-    let manager = Manager::unlocked(config, directory, root, remote).await.map_err(RunError::Open)?;
+    let manager =
+        Manager::unlocked(config, directory, root, sources.into_backends()).await.map_err(RunError::Open)?;
     Ok(Some((manager, confirmation)))
 }
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::harness::cold_readers::{ColdReaders, value};
+use crate::harness::cold_readers::{ColdReaders, cold_node, serve, value};
 use crate::harness::requirement::trials;
 use crate::harness::{Area, Site};
 
@@ -32,16 +32,10 @@ fn a_backup_of_a_serving_manager_is_restored_and_read() {
     let (identity, recipient) = key_pair(&area, "backup.txt");
     let mut site = Site::sealed_by(&["--shares", "3", "--threshold", "2"]);
     let names: Vec<_> = (0..8).map(|number| format!("secret-{number}")).collect();
-    site.create_service("web", "web-1");
-    for name in &names {
-        site.create_secret(name, &value(name));
-        site.attach("web", name, &[]);
-    }
+    serve(&site, "web-1", "web", &names);
     site.operator.ok(&["key", "rotate"]);
     site.create_secret("late", b"under the second version");
-    let mut node = site.join("web-1");
-    node.configure("cache_bytes = 1");
-    node.run_connected();
+    let node = cold_node(&site, "web-1");
 
     let readers = ColdReaders::start(&node, "web", &names);
     let backup = area.directory("backups").join("manager.age");

@@ -9,7 +9,7 @@ use rustix::process::Signal;
 
 use crate::backends::openbao::OpenBao;
 use crate::backends::softhsm::SoftHsm;
-use crate::harness::cold_readers::{ColdReaders, value};
+use crate::harness::cold_readers::{ColdReaders, cold_node, value};
 use crate::harness::pki::Credential;
 use crate::harness::requirement::trials;
 use crate::harness::tls::{Connection, certificates};
@@ -56,9 +56,7 @@ fn data_keys_move_through_all_backends_under_readers_whoever_is_killed() {
     let warm = site.node("web-1");
     let warm_readers = ColdReaders::start(&warm, "web", &names[..READ]);
     site.operator.ok(&["service", "assign", "web", "--node", "web-2"]);
-    let mut cold = site.join("web-2");
-    cold.configure("cache_bytes = 1");
-    cold.run_connected();
+    let cold = cold_node(&site, "web-2");
 
     let (mut killed, mut cold_reads) = (0, 0);
     for to in ["vault", "pkcs11", "local"] {

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use crate::backends::faulty_proxy::{Fault, FaultyProxy};
 use crate::backends::openbao::OpenBao;
 use crate::backends::softhsm::SoftHsm;
-use crate::harness::cold_readers::{ColdReaders, value};
+use crate::harness::cold_readers::{ColdReaders, cold_node, serve, value};
 use crate::harness::manager::{Manager, free_address};
 use crate::harness::requirement::trials;
 use crate::harness::tls::{Connection, certificates};
@@ -72,14 +72,8 @@ fn vault_is_asked_once_for_each_data_key_and_not_for_each_read() {
     let site = Site::with(&settings);
     site.operator.ok(&["key", "migrate", "--to", "vault"]);
     let names: Vec<_> = (0..5).map(|number| format!("secret-{number}")).collect();
-    site.create_service("web", "web-1");
-    for name in &names {
-        site.create_secret(name, &value(name));
-        site.attach("web", name, &[]);
-    }
-    let mut node = site.join("web-1");
-    node.configure("cache_bytes = 1");
-    node.run_connected();
+    serve(&site, "web-1", "web", &names);
+    let node = cold_node(&site, "web-1");
     let asked = || proxy.count("transit/decrypt/prod");
     let read_all = || {
         for name in &names {
@@ -130,8 +124,9 @@ fn a_manager_is_unlocked_by_vault_and_by_an_hsm() {
     let (variable, configuration) = hsm.environment();
     for how in ["vault", "pkcs11"] {
         let home = area.directory(how);
-        let mut manager = Manager::init_with_environment(
+        let mut manager = Manager::init(
             &["--auto-unlock", how],
+            None,
             free_address(),
             &home,
             &settings,

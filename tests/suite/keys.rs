@@ -7,7 +7,7 @@ use std::process::Command;
 use serde_json::Value;
 
 use crate::harness::Site;
-use crate::harness::cold_readers::{ColdReaders, value};
+use crate::harness::cold_readers::{ColdReaders, cold_node, serve};
 use crate::harness::pki::Credential;
 use crate::harness::requirement::trials;
 use crate::harness::tls::{Connection, certificates};
@@ -43,14 +43,8 @@ fn row(key: &str, version: u64, data_keys: u64) -> (String, u64, u64) {
 fn a_key_is_rotated_rewrapped_and_retired_under_readers() {
     let site = Site::start();
     let names: Vec<_> = (0..12).map(|number| format!("secret-{number}")).collect();
-    site.create_service("web", "web-1");
-    for name in &names {
-        site.create_secret(name, &value(name));
-        site.attach("web", name, &[]);
-    }
-    let mut node = site.join("web-1");
-    node.configure("cache_bytes = 1");
-    node.run_connected();
+    serve(&site, "web-1", "web", &names);
+    let node = cold_node(&site, "web-1");
     let readers = ColdReaders::start(&node, "web", &names);
     readers.go_round();
     let key_files = || {
@@ -147,9 +141,7 @@ fn a_row_that_was_moved_in_the_database_is_refused_wherever_it_is_put() {
     site.operator.ok(&["env", "create", "dev"]);
     let dev = site.operator.within("dev");
     dev.ok_with(&["secret", "create", "low", "-"], b"of another environment");
-    let mut node = site.join("web-1");
-    node.configure("cache_bytes = 1");
-    node.run_connected();
+    let node = cold_node(&site, "web-1");
     assert_eq!(node.read("web/low").expect("a value"), b"open to many");
 
     let of = |environment: &str, secret: &str, number: u64| {

@@ -84,7 +84,7 @@ impl App {
     pub(crate) async fn import_key(&self, name: &KeyName, bytes: SecretBytes) -> Result<(), Error> {
         let key = Key::from_bytes(bytes.expose_secret())
             .ok_or_else(|| Error::Invalid("a key has 32 bytes, as they are and not as text".to_owned()))?;
-        Ok(self.keys.import(name, key).await?)
+        Ok(self.keys.import(name, key)?)
     }
 
     /// Adds a version to an environment's key; what is wrapped stays under the older ones.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use secretfs_wire::{KeyBackendKind, KeyName, KeyReference};
 
 use super::data_keys::DataKeys;
-use super::{Context, Key, KeyBackend, KeyDescription, KeyError, LocalKeys, WrappedKey};
+use super::{Context, Key, KeyBackend, KeyDescription, KeyError, LocalKeys, RemoteKeys, WrappedKey};
 
 /// How often data keys are looked at whose time may have come: so much longer than their lifetime
 /// they may be kept.
@@ -16,17 +16,13 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 pub(crate) struct Keyring {
     local: LocalKeys,
     /// Those outside this process.
-    remote: BTreeMap<KeyBackendKind, Arc<dyn KeyBackend>>,
+    remote: RemoteKeys,
     data_keys: DataKeys,
 }
 
 impl Keyring {
     /// `data_key_lifetime` is how long a data key that a remote backend unwrapped is kept.
-    pub(crate) fn new(
-        local: LocalKeys,
-        remote: BTreeMap<KeyBackendKind, Arc<dyn KeyBackend>>,
-        data_key_lifetime: Duration,
-    ) -> Self {
+    pub(crate) fn new(local: LocalKeys, remote: RemoteKeys, data_key_lifetime: Duration) -> Self {
         Self { local, remote, data_keys: DataKeys::new(data_key_lifetime) }
     }
 
@@ -41,7 +37,7 @@ impl Keyring {
     }
 
     /// Takes in a key that was made elsewhere. It is never an existing key's new version.
-    pub(crate) async fn import(&self, name: &KeyName, key: Key) -> Result<(), KeyError> {
+    pub(crate) fn import(&self, name: &KeyName, key: Key) -> Result<(), KeyError> {
         self.local.import(name, key)
     }
 
@@ -145,7 +141,7 @@ impl Keyring {
 impl Keyring {
     /// Local keys that are gone when this is dropped.
     pub(crate) fn in_memory() -> Self {
-        Self::new(LocalKeys::in_memory(), BTreeMap::new(), Duration::ZERO)
+        Self::new(LocalKeys::in_memory(), RemoteKeys::new(), Duration::ZERO)
     }
 }
 

@@ -50,6 +50,11 @@ impl AutoSources {
         }
     }
 
+    /// The backends, for what else is kept there.
+    pub(crate) fn into_backends(self) -> RemoteKeys {
+        self.backends
+    }
+
     /// The root key by the first slot that opens. Why the others did not is logged, aloud when it is
     /// the first time.
     pub(crate) async fn open(&self, sealed: &SealedRoot, aloud: bool) -> Option<RootKey> {

@@ -8,10 +8,27 @@ use std::thread::{self, JoinHandle};
 
 use super::deadline;
 use super::node::Node;
+use super::site::Site;
 
 /// Each value is 40 bytes that only its secret has.
 pub(crate) fn value(name: &str) -> Vec<u8> {
     format!("{name:*>40}").into_bytes()
+}
+
+/// Lets a service on a node see secrets of these names, each with its own [`value`].
+pub(crate) fn serve(site: &Site, node: &str, service: &str, names: &[String]) {
+    let values: Vec<_> = names.iter().map(|name| value(name)).collect();
+    let secrets: Vec<_> =
+        names.iter().zip(&values).map(|(name, value)| (name.as_str(), value.as_slice())).collect();
+    site.serve(node, service, &secrets);
+}
+
+/// A node that has joined and runs, and has no room to keep a value.
+pub(crate) fn cold_node(site: &Site, name: &str) -> Node {
+    let mut node = site.join(name);
+    node.configure("cache_bytes = 1");
+    node.run_connected();
+    node
 }
 
 /// Reads files over and over, and says what failed. Where the node has no room to keep a value

@@ -15,6 +15,9 @@ use super::operator::Operator;
 use super::process::{Daemon, Outcome, finish, secretfs_on};
 use super::tls::{Connection, Reply};
 
+/// Tests restart managers, and have nothing to unlock them by.
+const KEY_FILE: [&str; 2] = ["--auto-unlock", "key-file"];
+
 /// A manager with a data directory and an address that it keeps over restarts.
 pub(crate) struct Manager {
     config: PathBuf,
@@ -44,24 +47,9 @@ impl Manager {
         environment: &[(&str, &Path)],
         logs: &Logs,
     ) -> Self {
-        let seal = ["--auto-unlock", "key-file"];
-        let mut manager =
-            Self::init_with_environment(&seal, free_address(), home, settings, environment, logs);
+        let mut manager = Self::init(&KEY_FILE, None, free_address(), home, settings, environment, logs);
         manager.run();
         manager
-    }
-
-    /// Initialises a manager with more in its environment, and does not start it.
-    pub(crate) fn init_with_environment(
-        seal: &[&str],
-        address: SocketAddr,
-        home: &Path,
-        settings: &str,
-        environment: &[(&str, &Path)],
-        logs: &Logs,
-    ) -> Self {
-        let environment = environment.iter().map(|(name, path)| ((*name).to_owned(), path.to_path_buf()));
-        Self::init_within(seal, None, address, home, settings, environment.collect(), logs)
     }
 
     /// The same on a host of a network.
@@ -72,33 +60,24 @@ impl Manager {
         settings: &str,
         logs: &Logs,
     ) -> Self {
-        // Tests restart managers, and have nothing to unlock them by.
-        let mut manager = Self::init(&["--auto-unlock", "key-file"], host, address, home, settings, logs);
+        let mut manager = Self::init(&KEY_FILE, host, address, home, settings, &[], logs);
         manager.run();
         manager
     }
 
-    /// Initialises a manager, with `seal` for how it is sealed, and does not start it.
+    /// Initialises a manager, with `seal` for how it is sealed and with more in its environment, and does
+    /// not start it.
     pub(crate) fn init(
         seal: &[&str],
         host: Option<&Path>,
         address: SocketAddr,
         home: &Path,
         settings: &str,
+        environment: &[(&str, &Path)],
         logs: &Logs,
     ) -> Self {
-        Self::init_within(seal, host, address, home, settings, Vec::new(), logs)
-    }
-
-    fn init_within(
-        seal: &[&str],
-        host: Option<&Path>,
-        address: SocketAddr,
-        home: &Path,
-        settings: &str,
-        environment: Vec<(String, PathBuf)>,
-        logs: &Logs,
-    ) -> Self {
+        let environment: Vec<_> =
+            environment.iter().map(|(name, path)| ((*name).to_owned(), path.to_path_buf())).collect();
         let config = home.join("manager.toml");
         let data = home.join("manager");
         let text = format!(

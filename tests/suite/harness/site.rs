@@ -63,7 +63,7 @@ impl Site {
     pub(crate) fn sealed_by(seal: &[&str]) -> Self {
         let area = Area::new();
         let (home, logs) = (area.directory("hosts"), Logs::at(area.directory("logs")));
-        let mut manager = Manager::init(seal, None, free_address(), &home, "", &logs);
+        let mut manager = Manager::init(seal, None, free_address(), &home, "", &[], &logs);
         manager.run_sealed();
         let unlocked = manager.command(&["unlock"], manager.unlock_lines().as_bytes());
         assert_eq!(unlocked.code, 0, "{unlocked:?}");

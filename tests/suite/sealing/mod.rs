@@ -51,7 +51,7 @@ impl Rig {
     fn new(seal: &[&str]) -> Self {
         let area = Area::new();
         let (home, logs) = (area.directory("hosts"), Logs::at(area.directory("logs")));
-        Self { manager: Manager::init(seal, None, free_address(), &home, "", &logs), area }
+        Self { manager: Manager::init(seal, None, free_address(), &home, "", &[], &logs), area }
     }
 
     fn unlock(&self, lines: &str) -> Outcome {

@@ -37,7 +37,7 @@ pub(crate) const NEEDED: [&str; 4] = [CA_CERTIFICATE, CA_KEY, SEALED_ROOT, STORE
 /// The directory of one manager, locked as long as this lives.
 pub(crate) struct DataDir {
     path: PathBuf,
-    _lock: File,
+    lock: File,
 }
 
 /// Why the directory cannot be used.
@@ -125,7 +125,7 @@ impl DataDir {
             .open(&file)
             .map_err(|source| DataDirError::Lock { path: file.clone(), source })?;
         match lock.try_lock() {
-            Ok(()) => Ok(Self { path: path.to_owned(), _lock: lock }),
+            Ok(()) => Ok(Self { path: path.to_owned(), lock }),
             Err(TryLockError::WouldBlock) => Err(DataDirError::InUse(path.to_owned())),
             Err(TryLockError::Error(source)) => Err(DataDirError::Lock { path: file, source }),
         }
@@ -176,6 +176,14 @@ impl DataDir {
     /// Where the local keys are.
     pub(crate) fn keys(&self) -> PathBuf {
         self.path.join(KEYS)
+    }
+}
+
+impl Drop for DataDir {
+    /// Ends the lock itself, and not only by closing the file: a process that is being started at this
+    /// moment has the descriptor too until it runs its program, and would keep the lock so long.
+    fn drop(&mut self) {
+        let _ = self.lock.unlock();
     }
 }
 
@@ -249,8 +257,11 @@ mod tests {
         assert!(matches!(DataDir::open(&path), Err(DataDirError::Lock { .. })));
         let first = DataDir::create(&path).expect("created");
         assert!(matches!(DataDir::open(&path), Err(DataDirError::InUse(_))));
+        // As a process has it that is being started just then, until it runs its program.
+        let inherited = first.lock.try_clone().expect("a descriptor");
         drop(first);
         DataDir::open(&path).expect("free again");
+        drop(inherited);
         assert!(matches!(DataDir::create(&path), Err(DataDirError::NotEmpty(_))));
     }
 

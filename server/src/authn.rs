@@ -3,7 +3,7 @@
 
 use jiff::Timestamp;
 use secretfs_wire::api::NodeState;
-use secretfs_wire::{EnvironmentName, NodeId, NodeName, OperatorName};
+use secretfs_wire::{EnvironmentName, Grant, NodeId, NodeName, OperatorName, Role};
 
 use crate::ca::{PeerCertificate, Subject};
 use crate::error::Error;
@@ -15,7 +15,14 @@ pub(crate) enum Identity {
     /// There is no client certificate.
     Anonymous,
     Node(NodeIdentity),
-    Operator(OperatorName),
+    Operator(OperatorIdentity),
+}
+
+/// An operator, and what roles the operator has at this moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct OperatorIdentity {
+    pub(crate) name: OperatorName,
+    pub(crate) grants: Vec<Grant>,
 }
 
 /// A node that is served.
@@ -42,7 +49,9 @@ impl Identity {
                 if !store.operator_exists(&name).await? {
                     return Err(Error::Unauthenticated("this operator is not known here"));
                 }
-                Ok(Self::Operator(name))
+                // Until operators are given roles, each is an administrator.
+                let grants = vec![Grant { role: Role::Admin, environment: None }];
+                Ok(Self::Operator(OperatorIdentity { name, grants }))
             }
             Subject::Node { environment, name, id } => {
                 match store.node_state(&environment, &name, id).await? {
@@ -62,7 +71,7 @@ impl std::fmt::Display for Identity {
         match self {
             Self::Anonymous => f.write_str("anonymous"),
             Self::Node(node) => write!(f, "node/{}/{}", node.environment, node.name),
-            Self::Operator(name) => write!(f, "operator/{name}"),
+            Self::Operator(operator) => write!(f, "operator/{}", operator.name),
         }
     }
 }

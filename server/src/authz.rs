@@ -1,9 +1,11 @@
-//! Who may do what. Each route states its [`Access`]; there is no route without one.
+//! Who may do what. Each route states its [`Action`]; there is no route without one.
+
+use secretfs_wire::Action;
 
 use crate::authn::Identity;
 use crate::error::Error;
 
-/// Who may use a route.
+/// Who may do something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Access {
     /// Whoever has a join token: the one call without a client certificate.
@@ -17,6 +19,21 @@ pub(crate) enum Access {
 }
 
 impl Access {
+    /// Who may do this.
+    pub(crate) const fn to(action: Action) -> Self {
+        match action {
+            Action::NodeJoin => Self::Join,
+            Action::ManagerHealth => Self::AnyIdentity,
+            Action::NodeSession
+            | Action::NodeFollow
+            | Action::NodeFetch
+            | Action::NodeRenew
+            | Action::NodeReport
+            | Action::NodeAudit => Self::Node,
+            _ => Self::Operator,
+        }
+    }
+
     /// Lets an identity through, or says why not.
     pub(crate) fn check(self, identity: &Identity) -> Result<(), Error> {
         match (self, identity) {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
+use secretfs_wire::Action;
 use tokio::time::{Instant, timeout};
 
 use crate::app::{App, now};
@@ -12,13 +13,14 @@ use crate::authn::Identity;
 use crate::authz::Access;
 use crate::ca::PeerCertificate;
 use crate::error::Error;
+use crate::listener::PeerAddress;
 
 /// Lets a request through when its caller may use the route, and in the time it may take.
 ///
 /// A change is carried out in a task of its own: whether its caller waits, hangs up or runs into the
 /// time limit, a change that was begun is finished and announced, or not made at all.
 pub(super) async fn authorize(
-    State((access, app)): State<(Access, Arc<App>)>,
+    State((action, app)): State<(Action, Arc<App>)>,
     mut request: Request,
     next: Next,
 ) -> Response {
@@ -27,8 +29,10 @@ pub(super) async fn authorize(
         Ok(identity) => identity,
         Err(error) => return error.into_response(),
     };
-    if let Err(error) = access.check(&identity) {
-        tracing::warn!(%identity, path = request.uri().path(), "refused");
+    if let Err(error) = Access::to(action).check(&identity) {
+        let address =
+            request.extensions().get().map(|PeerAddress(address)| tracing::field::display(*address));
+        tracing::warn!(%identity, address, %action, path = request.uri().path(), "refused");
         return error.into_response();
     }
     let caller = Caller(identity.to_string());

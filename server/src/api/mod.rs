@@ -20,56 +20,65 @@ mod tests;
 use std::sync::Arc;
 
 use axum::{Extension, Router, middleware};
+use secretfs_wire::Action;
 use utoipa::openapi::{InfoBuilder, OpenApi, OpenApiBuilder};
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
 use utoipa_axum::routes;
 
 use crate::app::App;
-use crate::authz::Access;
 use crate::error::Error;
 
 pub(crate) use sealed::sealed_router;
 
 type Routes = UtoipaMethodRouter<Arc<App>>;
 
-/// Every route with who may use it. The router and the OpenAPI document are made from this table,
-/// so a route cannot be without its access.
-fn table() -> Vec<(Access, Routes)> {
-    use Access::{AnyIdentity, Join, Node, Operator};
+/// Every route with what it does. The router and the OpenAPI document are made from this table, so a
+/// route cannot be without its action.
+fn table() -> Vec<(Action, Routes)> {
     vec![
-        (AnyIdentity, routes!(system::health)),
-        (Operator, routes!(system::metrics)),
-        (Operator, routes!(system::openapi)),
-        (Operator, routes!(environments::list, environments::create)),
-        (Operator, routes!(environments::remove)),
-        (Operator, routes!(keys::list)),
-        (Operator, routes!(keys::import)),
-        (Operator, routes!(keys::rotate)),
-        (Operator, routes!(keys::migrate)),
-        (Operator, routes!(keys::rewrap)),
-        (Operator, routes!(keys::retire)),
-        (Operator, routes!(secrets::list)),
-        (Operator, routes!(secrets::create, secrets::inspect, secrets::remove)),
-        (Operator, routes!(secrets::rotate)),
-        (Operator, routes!(secrets::roll_back)),
-        (Operator, routes!(services::list)),
-        (Operator, routes!(services::create, services::inspect, services::remove)),
-        (Operator, routes!(services::attach)),
-        (Operator, routes!(services::detach)),
-        (Operator, routes!(services::assign, services::unassign)),
-        (Operator, routes!(templates::show, templates::set, templates::remove)),
-        (Operator, routes!(nodes::list)),
-        (Operator, routes!(nodes::inspect, nodes::remove)),
-        (Operator, routes!(nodes::approve)),
-        (Operator, routes!(nodes::revoke)),
-        (Operator, routes!(nodes::label)),
-        (Operator, routes!(nodes::tokens, nodes::create_token)),
-        (Join, routes!(node::join)),
-        (Node, routes!(node::session)),
-        (Node, routes!(node::changes)),
-        (Node, routes!(node::envelope)),
-        (Node, routes!(node::renew)),
-        (Node, routes!(node::usage)),
+        (Action::ManagerHealth, routes!(system::health)),
+        (Action::ManagerMetrics, routes!(system::metrics)),
+        (Action::ManagerDescribe, routes!(system::openapi)),
+        (Action::EnvironmentList, routes!(environments::list)),
+        (Action::EnvironmentCreate, routes!(environments::create)),
+        (Action::EnvironmentRemove, routes!(environments::remove)),
+        (Action::KeyList, routes!(keys::list)),
+        (Action::KeyImport, routes!(keys::import)),
+        (Action::KeyRotate, routes!(keys::rotate)),
+        (Action::KeyMigrate, routes!(keys::migrate)),
+        (Action::KeyRewrap, routes!(keys::rewrap)),
+        (Action::KeyRetire, routes!(keys::retire)),
+        (Action::SecretList, routes!(secrets::list)),
+        (Action::SecretCreate, routes!(secrets::create)),
+        (Action::SecretInspect, routes!(secrets::inspect)),
+        (Action::SecretRemove, routes!(secrets::remove)),
+        (Action::SecretRotate, routes!(secrets::rotate)),
+        (Action::SecretRollback, routes!(secrets::roll_back)),
+        (Action::ServiceList, routes!(services::list)),
+        (Action::ServiceCreate, routes!(services::create)),
+        (Action::ServiceInspect, routes!(services::inspect)),
+        (Action::ServiceRemove, routes!(services::remove)),
+        (Action::ServiceAttach, routes!(services::attach)),
+        (Action::ServiceDetach, routes!(services::detach)),
+        (Action::ServiceAssign, routes!(services::assign)),
+        (Action::ServiceUnassign, routes!(services::unassign)),
+        (Action::TemplateShow, routes!(templates::show)),
+        (Action::TemplateSet, routes!(templates::set)),
+        (Action::TemplateRemove, routes!(templates::remove)),
+        (Action::NodeList, routes!(nodes::list)),
+        (Action::NodeInspect, routes!(nodes::inspect)),
+        (Action::NodeRemove, routes!(nodes::remove)),
+        (Action::NodeApprove, routes!(nodes::approve)),
+        (Action::NodeRevoke, routes!(nodes::revoke)),
+        (Action::NodeLabel, routes!(nodes::label)),
+        (Action::TokenList, routes!(nodes::tokens)),
+        (Action::TokenCreate, routes!(nodes::create_token)),
+        (Action::NodeJoin, routes!(node::join)),
+        (Action::NodeSession, routes!(node::session)),
+        (Action::NodeFollow, routes!(node::changes)),
+        (Action::NodeFetch, routes!(node::envelope)),
+        (Action::NodeRenew, routes!(node::renew)),
+        (Action::NodeReport, routes!(node::usage)),
     ]
 }
 
@@ -81,8 +90,8 @@ pub(crate) fn router(app: Arc<App>) -> (Router, Arc<OpenApi>) {
         .description(Some("Requests and responses of the secretfs manager."))
         .build();
     let mut routes = OpenApiRouter::with_openapi(OpenApiBuilder::new().info(info).build());
-    for (access, group) in table() {
-        let guard = middleware::from_fn_with_state((access, Arc::clone(&app)), layers::authorize);
+    for (action, group) in table() {
+        let guard = middleware::from_fn_with_state((action, Arc::clone(&app)), layers::authorize);
         routes = routes.merge(OpenApiRouter::new().routes(group).route_layer(guard));
     }
     let (router, document) = routes.split_for_parts();

@@ -4,10 +4,11 @@ mod certificates;
 mod connection;
 
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
+use axum::{Extension, Router};
 use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -34,6 +35,10 @@ pub(crate) struct Service<'a> {
     pub(crate) metrics: &'a Metrics,
 }
 
+/// From where a request comes: the other end of its connection.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PeerAddress(pub(crate) IpAddr);
+
 /// Connections that are served.
 #[derive(Default)]
 pub(crate) struct OpenConnections {
@@ -59,10 +64,11 @@ impl OpenConnections {
     ) {
         let Service { tls, router, config, metrics } = service;
         let room = Arc::new(Semaphore::new(config.max_connections));
-        while let Some((stream, permit)) = next(listener, &room, shutdown).await {
+        while let Some((stream, address, permit)) = next(listener, &room, shutdown).await {
             let connection = Connection {
                 tls: Arc::clone(&tls.borrow()),
-                router: router.clone(),
+                // An IPv4 address that came in on an IPv6 socket is one all the same.
+                router: router.clone().layer(Extension(PeerAddress(address.ip().to_canonical()))),
                 handshake_timeout: config.handshake_timeout,
                 max_streams: config.max_streams,
                 failed_handshakes: metrics.failed_handshakes.clone(),
@@ -100,12 +106,12 @@ async fn next(
     listener: &TcpListener,
     room: &Arc<Semaphore>,
     shutdown: &CancellationToken,
-) -> Option<(TcpStream, OwnedSemaphorePermit)> {
+) -> Option<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
     let accepted = async {
         let permit = Arc::clone(room).acquire_owned().await.ok()?;
         loop {
             match listener.accept().await {
-                Ok((stream, _)) => return Some((stream, permit)),
+                Ok((stream, address)) => return Some((stream, address, permit)),
                 // The peer's failure, not ours: it was gone before it was accepted.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(error) => {

@@ -100,6 +100,9 @@ ids! {
     VersionId = "version";
     /// A session between a node and a manager, under which envelopes are sealed.
     SessionId = "session";
+    /// The memory in which a node keeps what was opened until the manager has it. It lives as long as
+    /// the node's mounts.
+    OpenLogId = "open log";
 }
 
 impl VersionId {

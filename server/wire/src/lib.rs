@@ -6,7 +6,9 @@
 
 #![forbid(unsafe_code)]
 
+mod action;
 pub mod api;
+pub mod audit;
 pub mod envelope;
 mod id;
 mod key;
@@ -14,6 +16,7 @@ mod label;
 pub mod manifest;
 mod name;
 mod ownership;
+mod role;
 mod secret;
 pub mod stream;
 pub mod template;
@@ -23,7 +26,8 @@ mod token;
 /// long before they are issued.
 pub const CLOCK_TOLERANCE: std::time::Duration = std::time::Duration::from_secs(5 * 60);
 
-pub use id::{InvalidId, NodeId, SessionId, VersionId};
+pub use action::{Action, UnknownAction};
+pub use id::{InvalidId, NodeId, OpenLogId, SessionId, VersionId};
 pub use key::{InvalidKeyBackend, KeyBackendKind, KeyReference};
 pub use label::{InvalidLabel, Labels, Selector};
 pub use name::{
@@ -31,5 +35,6 @@ pub use name::{
     TargetName,
 };
 pub use ownership::{InvalidMode, Mode, Ownership};
+pub use role::{Grant, Role, UnknownRole};
 pub use secret::{InvalidSecretSize, SECRET_MAX_BYTES, SecretBytes};
 pub use token::{CaPin, InvalidToken, JoinToken, TokenSecret};

@@ -7,6 +7,7 @@ mod environment;
 mod error;
 mod key;
 mod node;
+mod open;
 mod secret;
 mod service;
 mod system;
@@ -22,6 +23,7 @@ pub use node::{
     ChangeLabels, CreateToken, CreatedToken, EnvelopeRequest, JoinRequest, Joined, Node, NodeState,
     RenewRequest, Renewed, Session, Token, TokenState,
 };
+pub use open::{LostOpens, Open, OpenReport, REPORT_MAX_OPENS};
 pub use secret::{AttachedTo, Rollback, Rotated, Secret, SecretDetails, SecretVersion};
 pub use service::{Assignment, Attach, Attachment, Service, ServiceDetails, Template, TemplateDetails};
 pub use system::{Health, HealthState};

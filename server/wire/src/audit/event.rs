@@ -1,0 +1,196 @@
+use std::net::IpAddr;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Action, EnvironmentName, KeyName, NodeId, NodeName, OpenLogId, OperatorName, SecretName, ServiceName,
+    TargetName,
+};
+
+/// Something that was done, or tried. It holds names and numbers; never a value, a part of one, or a
+/// digest of one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Event {
+    /// What.
+    pub action: Action,
+    /// How it went.
+    pub outcome: Outcome,
+    /// By whom.
+    pub actor: Actor,
+    /// From where, as the manager saw it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    pub address: Option<IpAddr>,
+    /// In which environment, if in one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub environment: Option<EnvironmentName>,
+    /// On what.
+    #[serde(default, skip_serializing_if = "Object::is_empty")]
+    pub object: Object,
+    /// Why it was denied or failed, or what else there is to say, in a few words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The policies that decided.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub policies: Vec<String>,
+    /// The program, of what happened at a node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub process: Option<Process>,
+    /// When it happened, of what a node reports later, by the node's clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime))]
+    pub happened: Option<Timestamp>,
+    /// Of what a node reports: its id there. A report that comes again makes no second record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<EventId>,
+    /// How many, of what is counted and not told one by one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub count: Option<u64>,
+}
+
+impl Event {
+    /// One of which nothing else is known yet.
+    pub const fn new(action: Action, outcome: Outcome, actor: Actor) -> Self {
+        Self {
+            action,
+            outcome,
+            actor,
+            address: None,
+            environment: None,
+            object: Object::NONE,
+            reason: None,
+            policies: Vec::new(),
+            process: None,
+            happened: None,
+            id: None,
+            count: None,
+        }
+    }
+}
+
+/// How far something went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub enum Outcome {
+    /// It is allowed and about to be done: written before a change, so that none is without a record.
+    Begun,
+    /// It was done.
+    Done,
+    /// It was not allowed.
+    Denied,
+    /// It was allowed and went wrong.
+    Failed,
+}
+
+/// Who did something.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind", deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub enum Actor {
+    /// Nobody that is known: a host that joins, an operator who logs in.
+    Anonymous,
+    /// An operator.
+    Operator {
+        /// The operator's name.
+        name: OperatorName,
+    },
+    /// A node.
+    Node {
+        /// The environment that it joined.
+        environment: EnvironmentName,
+        /// Its name.
+        name: NodeName,
+        /// Its id: another node may have had the name.
+        id: NodeId,
+    },
+    /// The manager itself.
+    Manager,
+}
+
+/// What something is done to; several parts where it takes several names.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Object {
+    /// A secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret: Option<SecretName>,
+    /// A version of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<u64>,
+    /// A service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<ServiceName>,
+    /// A file of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<TargetName>,
+    /// A node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<NodeName>,
+    /// An operator.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operator: Option<OperatorName>,
+    /// A key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<KeyName>,
+}
+
+impl Object {
+    /// Nothing in particular.
+    pub const NONE: Self = Self {
+        secret: None,
+        version: None,
+        service: None,
+        target: None,
+        node: None,
+        operator: None,
+        key: None,
+    };
+
+    /// Whether it is nothing in particular.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::NONE
+    }
+}
+
+/// A program on a node, as its kernel knows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Process {
+    /// The user that it opened the file as.
+    pub uid: u32,
+    /// The group.
+    pub gid: u32,
+    /// Its process id, as the node daemon sees it. 0 of a process that it cannot see.
+    pub pid: u32,
+    /// When it was started, so that it is not taken for another one that had its process id before or
+    /// after. By the node's clock, to 10 ms.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime))]
+    pub started: Option<Timestamp>,
+    /// The path of its program, in its own mount namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub executable: Option<String>,
+    /// Its control group (cgroups(7)).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cgroup: Option<String>,
+    /// The id of its container, if its control group is one's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<String>,
+}
+
+/// What a node's own record of something is known by, so that it can be told twice and be recorded once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct EventId {
+    /// The node's memory that it was in.
+    pub log: OpenLogId,
+    /// Its number there.
+    pub number: u64,
+}

@@ -72,6 +72,7 @@ pub(super) async fn join(manager: &manager::Manager, keys: &SharedKeys, number: 
         name: name.clone(),
         certificate_request: keys.certificate_request.clone(),
         envelope_key: STANDARD.encode(public_key.as_der()),
+        host: Default::default(),
     };
     let client = manager.anonymous();
     let answer = client.post(format!("https://{}/v1/join", manager.address)).json(&request).send().await;

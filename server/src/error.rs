@@ -1,12 +1,16 @@
 //! What a request can fail with, and what its caller is told about it.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::response::{IntoResponse, Response};
-use http::StatusCode;
+use http::header::RETRY_AFTER;
+use http::{HeaderValue, StatusCode};
 use secretfs_wire::api::{ApiError, ErrorBody, ErrorCode};
-use secretfs_wire::{SecretName, ServiceName, TargetName};
+use secretfs_wire::{KeyFingerprint, SecretName, ServiceName, TargetName};
 
 use crate::keys::{BackendFault, KeyError};
+use crate::limits::Limit;
 use crate::store::StoreError;
 
 /// Why a request was not served. Its `Display` is what the caller reads; causes that only the
@@ -41,6 +45,10 @@ pub(crate) enum Error {
     InTemplates { name: String, by: Vec<TargetName> },
     #[error("node {name} is revoked for good")]
     Revoked { name: String },
+    #[error("node {name} has another fingerprint: {fingerprint}")]
+    OtherFingerprint { name: String, fingerprint: KeyFingerprint },
+    #[error("too many {}; try again in {} s", limit.of_what(), seconds(*wait))]
+    RateLimited { limit: Limit, wait: Duration },
     #[error("secret {name} was changed by somebody else at the same time")]
     Raced { name: String },
     #[error("this version is no longer the current one")]
@@ -91,6 +99,7 @@ impl Error {
             | Self::TargetTaken { .. }
             | Self::InTemplates { .. }
             | Self::Revoked { .. }
+            | Self::OtherFingerprint { .. }
             | Self::KeyChanged
             | Self::KeyInUse(_)
             | Self::Raced { .. } => (ErrorCode::Conflict, StatusCode::CONFLICT),
@@ -99,6 +108,7 @@ impl Error {
             Self::Superseded => (ErrorCode::Superseded, StatusCode::CONFLICT),
             Self::SessionUnknown => (ErrorCode::SessionUnknown, StatusCode::CONFLICT),
             Self::TooLarge { .. } => (ErrorCode::TooLarge, StatusCode::PAYLOAD_TOO_LARGE),
+            Self::RateLimited { .. } => (ErrorCode::RateLimited, StatusCode::TOO_MANY_REQUESTS),
             Self::Sealed | Self::Unavailable(_) => (ErrorCode::Unavailable, StatusCode::SERVICE_UNAVAILABLE),
             Self::Internal(_) => (ErrorCode::Internal, StatusCode::INTERNAL_SERVER_ERROR),
         }
@@ -115,6 +125,9 @@ impl Error {
                 "change or remove the template first with `secretfs service template`"
             }
             Self::Revoked { .. } => "remove it and join again with a new token",
+            Self::OtherFingerprint { .. } => {
+                "compare with `secretfs node status` on that host; if it is another one, remove this node"
+            }
             Self::Raced { .. } => "look at it and try again",
             Self::KeyChanged => "try again",
             Self::KeyInUse(_) => "move them first with `secretfs key rewrap`",
@@ -151,6 +164,9 @@ impl From<StoreError> for Error {
             StoreError::InTemplates { name, by } => Self::InTemplates { name, by },
             StoreError::InputMissing { .. } => Self::Invalid(error.to_string()),
             StoreError::Revoked { name } => Self::Revoked { name },
+            StoreError::OtherFingerprint { name, fingerprint } => {
+                Self::OtherFingerprint { name, fingerprint }
+            }
             StoreError::Raced { name } => Self::Raced { name },
             StoreError::NoEarlierVersion { .. } => Self::Invalid(error.to_string()),
             StoreError::KeyInUse { .. } => Self::KeyInUse(error.to_string()),
@@ -168,6 +184,11 @@ impl From<KeyError> for Error {
     fn from(error: KeyError) -> Self {
         Self::Key(error)
     }
+}
+
+/// Whole seconds, so that who waits so long is let in.
+fn seconds(wait: Duration) -> u64 {
+    u64::try_from(wait.as_millis().div_ceil(1000)).unwrap_or(u64::MAX).max(1)
 }
 
 /// Files and cryptography are the manager's own; what a key backend outside of it says is for
@@ -210,7 +231,11 @@ impl IntoResponse for Error {
             _ => {}
         }
         let error = ApiError { code, message: self.to_string(), hint: self.hint() };
-        (status, Json(ErrorBody { error })).into_response()
+        let mut response = (status, Json(ErrorBody { error })).into_response();
+        if let Self::RateLimited { wait, .. } = self {
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds(wait)));
+        }
+        response
     }
 }
 

@@ -22,6 +22,7 @@ mod config;
 mod data_dir;
 mod error;
 mod keys;
+mod limits;
 mod listener;
 mod manager;
 mod metrics;
@@ -34,8 +35,8 @@ mod testing;
 
 pub use backup::{About, BackupError, backup, restore};
 pub use config::{
-    Config, InvalidConfig, PinSource, Pkcs11Config, RawAppRoleConfig, RawConfig, RawPkcs11Config,
-    RawVaultConfig, TokenChoice, VaultConfig, VaultLogin,
+    Config, InvalidConfig, LimitsConfig, PinSource, Pkcs11Config, RawAppRoleConfig, RawConfig,
+    RawLimitsConfig, RawPkcs11Config, RawVaultConfig, RequestRate, TokenChoice, VaultConfig, VaultLogin,
 };
 pub use manager::{FirstSteps, InitError, Manager, OpenError, Opening, OperatorCredentials};
 pub use run::{RunError, run};

@@ -11,6 +11,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::limits::Limit;
+
 /// The media type of [`Metrics::encode`].
 pub(crate) const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -25,7 +27,16 @@ pub(crate) struct Metrics {
     pub(crate) failed_handshakes: Counter<u64, AtomicU64>,
     /// Stored versions that did not open in the place where they were.
     pub(crate) refused_versions: Counter<u64, AtomicU64>,
+    /// Proofs that several daemons speak as one node.
+    pub(crate) identity_conflicts: Counter<u64, AtomicU64>,
+    limited: Family<LimitLabels, Counter>,
     nodes: Gauge,
+    duplicate_nodes: Gauge,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LimitLabels {
+    limit: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -62,8 +73,32 @@ impl Metrics {
             "Stored versions that did not open where they were",
             refused_versions.clone(),
         );
+        let (identity_conflicts, limited, duplicate_nodes) =
+            (Counter::default(), Family::default(), Gauge::default());
+        registry.register(
+            "identity_conflicts",
+            "How often several daemons were found to speak as one node",
+            identity_conflicts.clone(),
+        );
+        registry.register("rate_limited", "Requests refused since there were too many", limited.clone());
+        registry.register(
+            "duplicate_nodes",
+            "Nodes as which several daemons speak, until they are approved again",
+            duplicate_nodes.clone(),
+        );
         registry.register("connected_nodes", "Nodes whose change stream is up here", nodes.clone());
-        Self { registry, requests, duration, connections, failed_handshakes, refused_versions, nodes }
+        Self {
+            registry,
+            requests,
+            duration,
+            connections,
+            failed_handshakes,
+            refused_versions,
+            identity_conflicts,
+            limited,
+            nodes,
+            duplicate_nodes,
+        }
     }
 
     pub(crate) fn answered(&self, method: &str, path: &str, status: u16, took: Duration) {
@@ -72,9 +107,19 @@ impl Metrics {
         self.duration.observe(took.as_secs_f64());
     }
 
+    /// A request was refused by one of the limits.
+    pub(crate) fn limited(&self, limit: Limit) {
+        self.limited.get_or_create(&LimitLabels { limit: limit.as_str() }).inc();
+    }
+
     /// All metrics as text.
-    pub(crate) fn encode(&self, connected_nodes: usize) -> Result<String, std::fmt::Error> {
+    pub(crate) fn encode(
+        &self,
+        connected_nodes: usize,
+        duplicate_nodes: u64,
+    ) -> Result<String, std::fmt::Error> {
         self.nodes.set(i64::try_from(connected_nodes).unwrap_or(i64::MAX));
+        self.duplicate_nodes.set(i64::try_from(duplicate_nodes).unwrap_or(i64::MAX));
         let mut text = String::new();
         text::encode(&mut text, &self.registry)?;
         Ok(text)

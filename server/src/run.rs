@@ -57,6 +57,10 @@ pub async fn run(
         async move { keys.sweep().await }
     });
     let app = Arc::new(App::new(config, store, keys, authority, shutdown.clone()));
+    let reporting = tokio::spawn({
+        let app = Arc::clone(&app);
+        async move { app.report_refusals().await }
+    });
     let (router, _) = api::router(Arc::clone(&app));
     tracing::info!(url = %app.config.url, version = env!("CARGO_PKG_VERSION"), "the manager serves");
     tell("serves");
@@ -66,6 +70,8 @@ pub async fn run(
     }
     let service = Service { tls, router, config: &app.config, metrics: &app.metrics };
     listener::serve(listener, service, shutdown).await;
+    // It has heard of the shutdown, and tells the rest.
+    let _ = reporting.await;
     renewal.abort();
     sweeping.abort();
     tracing::info!("the manager has stopped");

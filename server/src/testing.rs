@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use http::header::CONTENT_TYPE;
-use http::{Method, Request, Response, StatusCode};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use jiff::{SignedDuration, Timestamp};
 use secretfs_wire::api::{ApiError, CreateEnvironment, CreateToken, ErrorBody};
@@ -20,8 +20,9 @@ use utoipa::openapi::OpenApi;
 use crate::app::App;
 use crate::authn::NodeIdentity;
 use crate::ca::{PeerCertificate, Subject};
-use crate::config::RawConfig;
+use crate::config::{RawConfig, RawLimitsConfig};
 use crate::keys::{Keyring, LocalKeys, RemoteKeys};
+use crate::listener::PeerAddress;
 use crate::manager::Manager;
 use crate::store::NewNode;
 
@@ -57,8 +58,17 @@ impl TestManager {
 
     /// The same with key backends that take the places of those outside a manager.
     pub(crate) async fn start_with(remote: RemoteKeys) -> Self {
+        Self::configured(remote, RawConfig::default()).await
+    }
+
+    /// The same with other limits than the default.
+    pub(crate) async fn start_limited(limits: RawLimitsConfig) -> Self {
+        Self::configured(RemoteKeys::new(), RawConfig { limits: Some(limits), ..RawConfig::default() }).await
+    }
+
+    async fn configured(remote: RemoteKeys, raw: RawConfig) -> Self {
         // A heartbeat soon after each change, so that a test sees quickly that there was none.
-        let raw = RawConfig { heartbeat_interval: Some("20ms".to_owned()), ..RawConfig::default() };
+        let raw = RawConfig { heartbeat_interval: Some("20ms".to_owned()), ..raw };
         let (manager, _) =
             Manager::in_memory(&raw.check().expect("a configuration")).await.expect("a manager");
         let Manager { config, store, authority, .. } = manager;
@@ -90,6 +100,8 @@ impl TestManager {
             name: name.parse().expect("a name"),
             envelope_key: Vec::new(),
             certificate_expires: Timestamp::now(),
+            address: None,
+            host: Default::default(),
         };
         let (id, name) = (node.id, node.name.clone());
         self.app.store.join(&digest, node, Timestamp::now()).await.expect("joined");
@@ -106,6 +118,26 @@ impl TestManager {
             request.extensions_mut().insert(peer.clone());
         }
         self.router.clone().oneshot(request).await.expect("infallible")
+    }
+
+    /// Posts JSON from an address, with more headers.
+    pub(crate) async fn post_from(
+        &self,
+        peer: Option<&PeerCertificate>,
+        address: &str,
+        headers: &[(&'static str, &str)],
+        path: &str,
+        body: &impl Serialize,
+    ) -> (Answer, HeaderMap) {
+        let mut request = Request::post(path).header(CONTENT_TYPE, "application/json");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let mut request = request.body(serde_json::to_vec(body).expect("JSON").into()).expect("a request");
+        request.extensions_mut().insert(PeerAddress(address.parse().expect("an address")));
+        let response = self.send(peer, request).await;
+        let headers = response.headers().clone();
+        (read(response).await, headers)
     }
 
     /// Sends a request with a raw body.

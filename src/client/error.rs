@@ -53,6 +53,16 @@ pub(crate) enum ClientError {
 }
 
 impl ClientError {
+    /// How long to wait, if the manager refused only since it was asked too often.
+    pub(crate) fn rate_limit(&self) -> Option<Duration> {
+        match self {
+            Self::Busy { retry_after, .. } if self.code() == Some(ErrorCode::RateLimited) => {
+                Some(*retry_after)
+            }
+            _ => None,
+        }
+    }
+
     /// The manager's code, when it was the manager that refused.
     pub(crate) fn code(&self) -> Option<ErrorCode> {
         match self {

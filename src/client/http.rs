@@ -37,7 +37,17 @@ pub(super) struct Http {
 
 impl Http {
     /// Prepares calls to `manager`, each of which ends after `timeout`. Connects with the first.
-    pub(super) fn new(manager: Url, mut tls: ClientConfig, timeout: Duration) -> Result<Self, ClientError> {
+    pub(super) fn new(manager: Url, tls: ClientConfig, timeout: Duration) -> Result<Self, ClientError> {
+        Self::with_headers(manager, tls, timeout, HeaderMap::new())
+    }
+
+    /// The same, and says `headers` with each of them.
+    pub(super) fn with_headers(
+        manager: Url,
+        mut tls: ClientConfig,
+        timeout: Duration,
+        headers: HeaderMap,
+    ) -> Result<Self, ClientError> {
         let link = Link::of(&mut tls);
         let client = reqwest::Client::builder()
             .tls_backend_preconfigured(tls)
@@ -49,6 +59,7 @@ impl Http {
             .http2_keep_alive_interval(PING_INTERVAL)
             .http2_keep_alive_timeout(PING_TIMEOUT)
             .http2_keep_alive_while_idle(true)
+            .default_headers(headers)
             .user_agent(concat!("secretfs/", env!("CARGO_PKG_VERSION")))
             .build()?;
         Ok(Self { client, manager, timeout, link, clock: Arc::default() })

@@ -6,10 +6,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _};
 use reqwest::Method;
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use rustls::pki_types::CertificateDer;
-use secretfs_wire::JoinToken;
-use secretfs_wire::api::{EnvelopeRequest, JoinRequest, Joined, RenewRequest, Renewed, Session, UsageReport};
+use secretfs_wire::api::{
+    EnvelopeRequest, INSTANCE_HEADER, JoinRequest, Joined, RenewRequest, Renewed, Session, UsageReport,
+};
 use secretfs_wire::stream::{Follow, StreamMessage};
+use secretfs_wire::{InstanceId, JoinToken};
 use tokio_util::codec::{FramedRead, LinesCodec};
 use tokio_util::io::StreamReader;
 use url::Url;
@@ -24,28 +27,32 @@ const LINE_MAX_BYTES: usize = 16 << 20;
 #[derive(Clone)]
 pub(crate) struct NodeClient {
     http: Http,
+    instance: InstanceId,
 }
 
 /// The change stream, one message after the other, until it breaks.
 pub(crate) type ChangeStream = futures::stream::BoxStream<'static, Result<StreamMessage, ClientError>>;
 
 impl NodeClient {
-    /// Calls under a node's credentials, each bounded by `timeout`.
+    /// Calls under a node's credentials, each bounded by `timeout`. All of them say which daemon makes them.
     pub(crate) fn new(
         manager: Url,
         credentials: &Credentials,
         timeout: Duration,
+        instance: InstanceId,
     ) -> Result<Self, ClientError> {
-        let tls = credentials
-            .to_config()
-            .map_err(|error| ClientError::Unreachable { reason: error.to_string() })?;
-        Ok(Self { http: Http::new(manager, tls, timeout)? })
+        let unusable = |reason: String| ClientError::Unreachable { reason };
+        let tls = credentials.to_config().map_err(|error| unusable(error.to_string()))?;
+        let value =
+            HeaderValue::from_str(&instance.to_string()).map_err(|error| unusable(error.to_string()))?;
+        let headers = HeaderMap::from_iter([(HeaderName::from_static(INSTANCE_HEADER), value)]);
+        Ok(Self { http: Http::with_headers(manager, tls, timeout, headers)?, instance })
     }
 
     /// The same manager under other credentials, over connections of its own.
     pub(crate) fn with_credentials(&self, credentials: &Credentials) -> Result<Self, ClientError> {
-        let new = Self::new(self.http.manager().clone(), credentials, self.http.timeout())?;
-        Ok(Self { http: new.http.with_clock(self.http.clock().clone()) })
+        let new = Self::new(self.http.manager().clone(), credentials, self.http.timeout(), self.instance)?;
+        Ok(Self { http: new.http.with_clock(self.http.clock().clone()), ..new })
     }
 
     /// The manager's clock.

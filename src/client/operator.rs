@@ -5,9 +5,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use reqwest::Method;
 use secretfs_wire::api::{
-    Assignment, Attach, Attachment, ChangeLabels, CreateEnvironment, CreateToken, CreatedToken, Environment,
-    EnvironmentKeys, MigrateKey, Node, PLAIN_TEXT, RetiredKey, RewrapStep, Rewrapped, Rollback, Rotated,
-    RotatedKey, Secret, SecretDetails, Service, ServiceDetails, Template, TemplateDetails, Token,
+    ApproveNode, Assignment, Attach, Attachment, ChangeLabels, CreateEnvironment, CreateToken, CreatedToken,
+    Environment, EnvironmentKeys, MigrateKey, Node, PLAIN_TEXT, RetiredKey, RewrapStep, Rewrapped, Rollback,
+    Rotated, RotatedKey, Secret, SecretDetails, Service, ServiceDetails, Template, TemplateDetails, Token,
 };
 use secretfs_wire::{
     EnvironmentName, KeyName, Labels, NodeName, Ownership, SecretBytes, SecretName, ServiceName, TargetName,
@@ -262,9 +262,18 @@ impl EnvironmentClient<'_> {
         self.http.get(&self.path(["nodes"])).await
     }
 
-    /// Lets a pending node in.
-    pub(crate) async fn approve_node(&self, name: &NodeName) -> Result<Node, ClientError> {
-        json(self.http.request(Method::POST, &self.path(["nodes", name.as_str(), "approve"]))).await
+    /// One node.
+    pub(crate) async fn node(&self, name: &NodeName) -> Result<Node, ClientError> {
+        self.http.get(&self.path(["nodes", name.as_str()])).await
+    }
+
+    /// Lets a pending node in, and takes note that a duplicate was looked into.
+    pub(crate) async fn approve_node(
+        &self,
+        name: &NodeName,
+        approve: &ApproveNode,
+    ) -> Result<Node, ClientError> {
+        self.http.send(Method::POST, &self.path(["nodes", name.as_str(), "approve"]), approve).await
     }
 
     /// Shuts a node out, for good.

@@ -4,15 +4,18 @@ use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::atomic::Ordering::Relaxed;
 
+use secretfs_wire::InstanceId;
+
 use super::message::Sequence;
 use crate::fs::{Freshness, Handles};
 use crate::fuse::Journal;
 use crate::host::shared_memory::{self, Words};
 
-/// The first words: how often a worker has shown that it is alive, and up to which manifest the kernel
-/// has been told of all changes.
+/// The first words: how often a worker has shown that it is alive, up to which manifest the kernel has been
+/// told of all changes, and which run of the daemon this is.
 const BEATS: usize = 0;
 const ANNOUNCED: usize = 1;
+const INSTANCE: usize = 2;
 const HEADER: usize = 8;
 const OUTAGE: std::ops::Range<usize> = HEADER..HEADER + Freshness::WORDS;
 /// Where the mounts' parts begin, on a cache line of their own.
@@ -66,6 +69,16 @@ impl Ledger {
         Some(Sequence(self.0[ANNOUNCED].load(Relaxed))).filter(|sequence| sequence.0 > 0)
     }
 
+    /// Which run of the daemon this is: drawn by the first worker that asks, and the same for all that come
+    /// after it, also under a holder that has inherited this memory.
+    pub(crate) fn instance(&self) -> InstanceId {
+        let drawn = InstanceId::random();
+        let word = &self.0[INSTANCE];
+        let before = word.compare_exchange(0, drawn.as_u64(), Relaxed, Relaxed);
+        // What is no id was never written by a worker that was well.
+        before.err().and_then(InstanceId::from_u64).unwrap_or(drawn)
+    }
+
     /// When an outage of the manager began.
     pub(crate) fn outage(&self) -> Words {
         self.0.part(OUTAGE)
@@ -108,7 +121,12 @@ mod tests {
         assert_eq!(ledger.announced(), None);
         [2, 7, 3].map(Sequence).into_iter().for_each(|sequence| ledger.announce(sequence));
         assert_eq!(ledger.announced(), Some(Sequence(7)));
-        assert_eq!(Ledger::map(memory.as_fd(), 2).expect("another").beats(), 1);
+        let again = Ledger::map(memory.as_fd(), 2).expect("another");
+        assert_eq!(again.beats(), 1);
+        assert_eq!(again.instance(), ledger.instance());
+        let other = Ledger::create(2).expect("memory");
+        let other = Ledger::map(other.as_fd(), 2).expect("a mapping");
+        assert_ne!(other.instance(), ledger.instance());
         assert!(Ledger::map(memory.as_fd(), 3).is_err());
     }
 }

@@ -8,9 +8,10 @@ use jiff::SignedDuration;
 use rustls::pki_types::CertificateDer;
 use secretfs_wire::api::{JoinRequest, NodeState};
 use secretfs_wire::envelope::{EnvelopeError, NodePrivateKey};
-use secretfs_wire::{JoinToken, NodeName};
+use secretfs_wire::{JoinToken, KeyFingerprint, NodeName};
 use url::Url;
 
+use super::facts::host_facts;
 use super::identity::{About, CertificateRequest, NodeIdentity};
 use crate::client::{self, ClientError, Credentials};
 
@@ -33,6 +34,8 @@ pub(crate) struct JoinOutcome {
     pub(crate) state: NodeState,
     /// How far this host's clock is ahead of the manager's, if that is much.
     pub(crate) clock_ahead: Option<SignedDuration>,
+    /// What an operator compares before this node is approved.
+    pub(crate) fingerprint: KeyFingerprint,
 }
 
 /// Why a join failed.
@@ -60,6 +63,7 @@ pub(crate) async fn join(options: JoinOptions) -> Result<(NodeIdentity, JoinOutc
         name: options.name.clone(),
         certificate_request: tls.request,
         envelope_key: STANDARD.encode(public.as_der()),
+        host: host_facts(&options.manager).await,
     };
     let client::Admission { joined, bundle, clock } =
         client::join(options.manager.clone(), &options.token, &request, TIMEOUT).await?;
@@ -73,7 +77,8 @@ pub(crate) async fn join(options: JoinOptions) -> Result<(NodeIdentity, JoinOutc
         credentials: Credentials { certificate: joined.certificate, key: tls.key, ca: to_pem(&bundle) },
         envelope_key,
     };
-    Ok((identity, JoinOutcome { state: joined.state, clock_ahead: clock.host_ahead() }))
+    let (clock_ahead, fingerprint) = (clock.host_ahead(), public.fingerprint());
+    Ok((identity, JoinOutcome { state: joined.state, clock_ahead, fingerprint }))
 }
 
 /// The pinned bundle as PEM, to be trusted from now on.

@@ -3,6 +3,7 @@
 mod chance;
 mod config;
 mod expiry;
+mod facts;
 mod follow;
 mod identity;
 mod ingredients;

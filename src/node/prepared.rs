@@ -5,6 +5,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use secretfs_wire::ServiceName;
+use secretfs_wire::envelope::EnvelopeError;
 use secretfs_wire::manifest::{Manifest, RawManifest};
 use secretfs_wire::stream::Replica;
 use tokio::runtime::Handle;
@@ -27,6 +28,9 @@ pub(crate) enum PrepareError {
     /// The node's credentials cannot be used.
     #[error("the node's credentials cannot be used")]
     Credentials(#[source] ClientError),
+    /// The node's envelope key cannot be used.
+    #[error("the node's envelope key cannot be used")]
+    EnvelopeKey(#[source] EnvelopeError),
     /// A session with the kernel could not be prepared.
     #[error("a mount cannot be served")]
     Serve(#[source] std::io::Error),
@@ -94,11 +98,13 @@ impl Prepared {
         // A call ends a little before the read that waits for it, so that the reader's error comes
         // with the call's reason.
         let timeout = config.deadline.mul_f64(0.9);
-        let client = NodeClient::new(about.manager.clone(), &credentials, timeout)
+        let client = NodeClient::new(about.manager.clone(), &credentials, timeout, ledger.instance())
             .map_err(PrepareError::Credentials)?;
+        let fingerprint = envelope_key.public_key().map_err(PrepareError::EnvelopeKey)?.fingerprint();
         let (clock, client) = (client.clock(), Arc::new(ArcSwap::from_pointee(client)));
         let (environment, name) = (about.environment.clone(), about.name.clone());
-        let source = Arc::new(ManagerSource::new(environment, name, envelope_key, client.clone()));
+        let source =
+            Arc::new(ManagerSource::new(environment, name, envelope_key, client.clone(), config.deadline));
         let cache = ValueCache::new(source.clone(), config.cache_bytes, arena.clone(), runtime.clone());
         let freshness = Arc::new(Freshness::over(ledger.outage(), config.max_stale));
         let mut prepared = Vec::new();
@@ -124,7 +130,16 @@ impl Prepared {
             prepared.push(PreparedMount { path, service, inotify, file_system, server, unannounced });
         }
         Ok(Self {
-            shared: Shared { about, arena, cache, freshness, outbox, clock, deadline: config.deadline },
+            shared: Shared {
+                about,
+                fingerprint,
+                arena,
+                cache,
+                freshness,
+                outbox,
+                clock,
+                deadline: config.deadline,
+            },
             mounts: prepared,
             credentials_ca: credentials.ca,
             certificate: credentials.certificate,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use secretfs_wire::manifest::Manifest;
 use secretfs_wire::stream::{Cursor, Follow, OutOfOrder, Received, Replica, StreamMessage};
-use secretfs_wire::{ServiceName, VersionId};
+use secretfs_wire::{KeyFingerprint, ServiceName, VersionId};
 use tokio::net::UnixListener;
 use tokio::sync::{Notify, watch};
 
@@ -28,6 +28,7 @@ use crate::handover::{Activation, Outbox, Sequence};
 /// What the parts of a node have in common.
 pub(super) struct Shared {
     pub(super) about: About,
+    pub(super) fingerprint: KeyFingerprint,
     pub(super) arena: Arc<Arena>,
     pub(super) cache: Arc<ValueCache>,
     pub(super) freshness: Arc<Freshness>,
@@ -266,6 +267,7 @@ impl Node {
             name: about.name.clone(),
             id: about.id,
             environment: about.environment.clone(),
+            fingerprint: Some(self.shared.fingerprint),
             manager: about.manager.as_str().trim_end_matches('/').to_owned(),
             connected: self.is_connected(),
             stale_since: freshness.stale_since(),

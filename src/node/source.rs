@@ -1,6 +1,7 @@
 //! Values from the manager: the production [`SecretSource`].
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use futures::FutureExt as _;
@@ -24,6 +25,8 @@ struct Inner {
     client: Arc<ArcSwap<NodeClient>>,
     /// Held across the call that opens a session, so that many cold reads open one.
     session: Mutex<Option<Arc<OpenSession>>>,
+    /// How long a fetch waits at most because the manager was asked too often.
+    patience: Duration,
 }
 
 struct OpenSession {
@@ -38,13 +41,15 @@ impl ManagerSource {
         node: NodeName,
         envelope_key: NodePrivateKey,
         client: Arc<ArcSwap<NodeClient>>,
+        patience: Duration,
     ) -> Self {
-        Self(Arc::new(Inner { environment, node, envelope_key, client, session: Mutex::new(None) }))
+        let session = Mutex::new(None);
+        Self(Arc::new(Inner { environment, node, envelope_key, client, session, patience }))
     }
 
     /// Opens a session ahead of the first read, which then costs one round trip and not two.
     pub(crate) async fn prepare(&self) -> Result<(), SourceError> {
-        self.0.session(None).await.map(drop)
+        self.0.session(None).await.map(drop).map_err(FetchError::into_source_error)
     }
 }
 
@@ -56,15 +61,31 @@ impl SecretSource for ManagerSource {
 }
 
 impl Inner {
+    /// Asks again after a while where the manager was asked too often: a reader that waits a second is
+    /// better off than one that gets an error, and the manager has said when it may be asked.
     async fn fetch(&self, request: ValueRequest) -> Result<SecretBytes, SourceError> {
+        let began = Instant::now();
+        loop {
+            let error = match self.fetch_once(&request).await {
+                Ok(value) => return Ok(value),
+                Err(error) => error,
+            };
+            match error.rate_limit() {
+                Some(wait) if began.elapsed() + wait < self.patience => tokio::time::sleep(wait).await,
+                _ => return Err(error.into_source_error()),
+            }
+        }
+    }
+
+    async fn fetch_once(&self, request: &ValueRequest) -> Result<SecretBytes, FetchError> {
         let session = self.session(None).await?;
-        match self.fetch_under(&session, &request).await {
+        match self.fetch_under(&session, request).await {
             // The manager restarted, or an hour has passed: once more under a new session.
             Err(error) if error.code() == Some(ErrorCode::SessionUnknown) => {
                 let session = self.session(Some(session.id)).await?;
-                self.fetch_under(&session, &request).await.map_err(FetchError::into_source_error)
+                self.fetch_under(&session, request).await
             }
-            other => other.map_err(FetchError::into_source_error),
+            other => other,
         }
     }
 
@@ -112,18 +133,17 @@ impl Inner {
     }
 
     /// The session, opened if there is none or if it is the `unknown` one.
-    async fn session(&self, unknown: Option<SessionId>) -> Result<Arc<OpenSession>, SourceError> {
+    async fn session(&self, unknown: Option<SessionId>) -> Result<Arc<OpenSession>, FetchError> {
         let mut current = self.session.lock().await;
         match &*current {
             Some(session) if Some(session.id) != unknown => Ok(session.clone()),
             _ => {
                 let client = self.client.load_full();
-                let opened =
-                    client.open_session().await.map_err(|e| FetchError::Client(e).into_source_error())?;
+                let opened = client.open_session().await?;
                 let key = self
                     .envelope_key
                     .unwrap(&opened.wrapped_key)
-                    .map_err(|error| SourceError::Inconsistent(error.to_string()))?;
+                    .map_err(|error| FetchError::Unopened(error.to_string()))?;
                 let session = Arc::new(OpenSession { id: opened.session, key });
                 *current = Some(session.clone());
                 Ok(session)
@@ -149,6 +169,13 @@ impl FetchError {
     fn code(&self) -> Option<ErrorCode> {
         match self {
             Self::Client(error) => error.code(),
+            Self::Superseded | Self::Unopened(_) => None,
+        }
+    }
+
+    fn rate_limit(&self) -> Option<Duration> {
+        match self {
+            Self::Client(error) => error.rate_limit(),
             Self::Superseded | Self::Unopened(_) => None,
         }
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use secretfs_wire::manifest::{Manifest, Rejected};
-use secretfs_wire::{EnvironmentName, NodeId, NodeName, ServiceName};
+use secretfs_wire::{EnvironmentName, KeyFingerprint, NodeId, NodeName, ServiceName};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
@@ -35,6 +35,9 @@ pub(crate) struct NodeStatus {
     pub(crate) id: NodeId,
     /// Its environment.
     pub(crate) environment: EnvironmentName,
+    /// The fingerprint of its envelope key; none from a worker that does not tell yet.
+    #[serde(default)]
+    pub(crate) fingerprint: Option<KeyFingerprint>,
     /// The manager's URL.
     pub(crate) manager: String,
     /// Whether the change stream is up. While it is, what is served is current.
@@ -174,6 +177,7 @@ mod tests {
             name: "n".parse().unwrap(),
             id: NodeId::random(),
             environment: "e".parse().unwrap(),
+            fingerprint: None,
             manager: "https://m".to_owned(),
             connected: true,
             stale_since: None,

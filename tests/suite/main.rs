@@ -17,6 +17,7 @@ mod containers;
 mod dev;
 mod harness;
 mod hostile_manager;
+mod identity;
 mod in_use;
 mod inotify;
 mod isolation;
@@ -61,6 +62,7 @@ fn main() -> ExitCode {
         containers::trials(),
         dev::trials(),
         hostile_manager::trials(),
+        identity::trials(),
         in_use::trials(),
         inotify::trials(),
         isolation::trials(),

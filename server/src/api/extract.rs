@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use utoipa::IntoParams;
 
-use crate::app::App;
+use crate::app::{App, Speaker};
 use crate::authn::{Identity, NodeIdentity};
 use crate::ca::PeerCertificate;
 use crate::error::Error;
@@ -38,20 +38,24 @@ impl<T: DeserializeOwned> FromRequestParts<Arc<App>> for Query<T> {
     }
 }
 
-/// The node that asks, and its certificate.
+/// The node that asks, its certificate, and which of its daemons it is.
 pub(super) struct Caller {
     pub(super) node: NodeIdentity,
     pub(super) certificate: PeerCertificate,
+    pub(super) speaker: Speaker,
 }
 
 impl FromRequestParts<Arc<App>> for Caller {
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, _: &Arc<App>) -> Result<Self, Error> {
-        match (parts.extensions.get(), parts.extensions.get()) {
-            (Some(Identity::Node(node)), Some(certificate)) => {
-                Ok(Self { node: node.clone(), certificate: PeerCertificate::clone(certificate) })
-            }
+        let extensions = &parts.extensions;
+        match (extensions.get(), extensions.get(), extensions.get::<Speaker>()) {
+            (Some(Identity::Node(node)), Some(certificate), Some(speaker)) => Ok(Self {
+                node: node.clone(),
+                certificate: PeerCertificate::clone(certificate),
+                speaker: speaker.clone(),
+            }),
             _ => Err(Error::internal("a node's handler stands on a route that is not a node's")),
         }
     }

@@ -1,19 +1,22 @@
 //! What happens around each request.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use secretfs_wire::Action;
+use secretfs_wire::api::INSTANCE_HEADER;
 use tokio::time::{Instant, timeout};
 
-use crate::app::{App, now};
+use super::limiting::Limiting;
+use crate::app::{App, Speaker, now};
 use crate::authn::Identity;
 use crate::authz::Access;
 use crate::ca::PeerCertificate;
 use crate::error::Error;
-use crate::listener::PeerAddress;
+use crate::listener::{PeerAddress, PeerConnection};
 
 /// Lets a request through when its caller may use the route, and in the time it may take.
 ///
@@ -25,15 +28,28 @@ pub(super) async fn authorize(
     next: Next,
 ) -> Response {
     let peer = request.extensions().get::<PeerCertificate>().cloned();
-    let identity = match Identity::of(peer, app.store.as_ref(), now()).await {
+    let address = request.extensions().get().map(|PeerAddress(address)| *address);
+    let limiting = Limiting::of(&app, action, peer.as_ref(), address);
+    if let Err(error) = limiting.admit() {
+        return error.into_response();
+    }
+    let identity = match Identity::of(peer.clone(), app.store.as_ref(), now()).await {
         Ok(identity) => identity,
-        Err(error) => return error.into_response(),
+        Err(error) => return limiting.unidentified(error).into_response(),
     };
     if let Err(error) = Access::to(action).check(&identity) {
-        let address =
-            request.extensions().get().map(|PeerAddress(address)| tracing::field::display(*address));
+        let address = address.map(tracing::field::display);
         tracing::warn!(%identity, address, %action, path = request.uri().path(), "refused");
-        return error.into_response();
+        return limiting.unidentified(error).into_response();
+    }
+    if let Identity::Node(node) = &identity {
+        match speaker(&request, address) {
+            Ok(speaker) => {
+                app.hear(node, &speaker).await;
+                request.extensions_mut().insert(speaker);
+            }
+            Err(error) => return error.into_response(),
+        }
     }
     let caller = Caller(identity.to_string());
     request.extensions_mut().insert(identity);
@@ -50,8 +66,24 @@ pub(super) async fn authorize(
         Ok(Err(error)) => error.into_response(),
         Err(elapsed) => Error::Unavailable(Box::new(elapsed)).into_response(),
     };
+    limiting.answered(response.status());
     response.extensions_mut().insert(caller);
     response
+}
+
+/// Which daemon of a node asks. One that does not say is a daemon as well.
+fn speaker(request: &Request, address: Option<IpAddr>) -> Result<Speaker, Error> {
+    let instance = request.headers().get(INSTANCE_HEADER).map(|given| {
+        let instance = given.to_str().ok().and_then(|text| text.parse().ok());
+        instance.ok_or_else(|| Error::Invalid(format!("the header {INSTANCE_HEADER} is not an id")))
+    });
+    let connection = request.extensions().get::<PeerConnection>().cloned();
+    Ok(Speaker {
+        instance: instance.transpose()?,
+        address,
+        // Missing only where there is no listener, in tests: each request is then on one of its own.
+        connection: connection.unwrap_or_else(PeerConnection::now),
+    })
 }
 
 /// Who asked, for the log.

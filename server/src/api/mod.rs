@@ -7,6 +7,7 @@ mod environments;
 mod extract;
 mod keys;
 mod layers;
+mod limiting;
 mod node;
 mod nodes;
 mod sealed;

@@ -3,10 +3,10 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use axum::Json as Answer;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json as Answer};
 use futures::StreamExt as _;
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
@@ -20,14 +20,17 @@ use super::body::Json;
 use super::extract::Caller;
 use crate::app::App;
 use crate::error::Error;
+use crate::listener::PeerAddress;
 
 #[utoipa::path(post, path = "/v1/join", request_body = JoinRequest,
     responses((status = 201, body = Joined)))]
 pub(super) async fn join(
     State(app): State<Arc<App>>,
+    address: Option<Extension<PeerAddress>>,
     Json(asked): Json<JoinRequest>,
 ) -> Result<(StatusCode, Answer<Joined>), Error> {
-    Ok((StatusCode::CREATED, Answer(app.join(asked).await?)))
+    let address = address.map(|Extension(PeerAddress(address))| address);
+    Ok((StatusCode::CREATED, Answer(app.join(asked, address).await?)))
 }
 
 #[utoipa::path(post, path = "/v1/node/session", responses((status = 200, body = Session)))]
@@ -42,10 +45,10 @@ pub(super) async fn session(
     responses((status = 200, body = StreamMessage, content_type = "application/jsonl")))]
 pub(super) async fn changes(
     State(app): State<Arc<App>>,
-    Caller { node, certificate }: Caller,
+    Caller { node, certificate, speaker }: Caller,
     Json(follow): Json<Follow>,
 ) -> Result<Response, Error> {
-    let lines = app.follow(node, certificate.not_after, &follow).await?;
+    let lines = app.follow(node, certificate.not_after, &follow, &speaker).await?;
     Ok(([(CONTENT_TYPE, JSON_LINES)], Body::from_stream(lines.map(Ok::<_, Infallible>))).into_response())
 }
 

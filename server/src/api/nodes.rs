@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Json as Answer;
 use axum::extract::State;
 use http::StatusCode;
-use secretfs_wire::api::{ChangeLabels, CreateToken, CreatedToken, Node, Token};
+use secretfs_wire::api::{ApproveNode, ChangeLabels, CreateToken, CreatedToken, Node, Token};
 
 use super::body::Json;
 use super::extract::{InEnvironment, OfNode, Path};
@@ -38,12 +38,13 @@ pub(super) async fn remove(State(app): State<Arc<App>>, Path(at): Path<OfNode>) 
 }
 
 #[utoipa::path(post, path = "/v1/environments/{environment}/nodes/{node}/approve", params(OfNode),
-    responses((status = 200, body = Node)))]
+    request_body = ApproveNode, responses((status = 200, body = Node)))]
 pub(super) async fn approve(
     State(app): State<Arc<App>>,
     Path(at): Path<OfNode>,
+    Json(asked): Json<ApproveNode>,
 ) -> Result<Answer<Node>, Error> {
-    app.approve_node(&at.environment, &at.node).await.map(Answer)
+    app.approve_node(&at.environment, &at.node, &asked).await.map(Answer)
 }
 
 #[utoipa::path(post, path = "/v1/environments/{environment}/nodes/{node}/revoke", params(OfNode),

@@ -28,7 +28,8 @@ pub(super) async fn health(State(app): State<Arc<App>>) -> (StatusCode, Answer<H
 #[utoipa::path(get, path = "/metrics",
     responses((status = 200, body = String, content_type = "application/openmetrics-text")))]
 pub(super) async fn metrics(State(app): State<Arc<App>>) -> Result<Response, Error> {
-    let text = app.metrics.encode(app.connected_nodes()).map_err(Error::internal)?;
+    let duplicates = app.store.duplicate_nodes().await?;
+    let text = app.metrics.encode(app.connected_nodes(), duplicates).map_err(Error::internal)?;
     Ok(([(CONTENT_TYPE, OPENMETRICS)], text).into_response())
 }
 

@@ -4,10 +4,12 @@ mod changes;
 mod delivery;
 mod environments;
 mod generate;
+mod instances;
 mod join;
 mod keys;
 mod nodes;
 mod presence;
+mod refusals;
 mod secrets;
 mod services;
 mod sessions;
@@ -26,15 +28,18 @@ use tokio_util::sync::CancellationToken;
 use crate::ca::Authority;
 use crate::config::Config;
 use crate::keys::Keyring;
+use crate::limits::Limits;
 use crate::metrics::Metrics;
 use crate::store::Store;
 
 use changes::Changes;
+use instances::Instances;
 use presence::Presence;
 use sessions::Sessions;
 use usage::Usage;
 
 pub(crate) use generate::Length;
+pub(crate) use instances::Speaker;
 pub(crate) use secrets::NewValue;
 
 /// A running manager without its listener.
@@ -44,11 +49,13 @@ pub(crate) struct App {
     pub(crate) keys: Arc<Keyring>,
     pub(crate) authority: Arc<Authority>,
     pub(crate) metrics: Metrics,
+    pub(crate) limits: Limits,
     /// Cancelled when the manager shuts down: streams end, and load balancers look elsewhere.
     pub(crate) stopping: CancellationToken,
     changes: Changes,
     sessions: Sessions,
     presence: Presence,
+    instances: Instances,
     usage: Usage,
 }
 
@@ -63,6 +70,8 @@ impl App {
         Self {
             sessions: Sessions::new(config.session_lifetime),
             presence: Presence::default(),
+            instances: Instances::default(),
+            limits: Limits::new(&config.limits),
             usage: Usage::default(),
             changes: Changes::default(),
             metrics: Metrics::new(),

@@ -1,5 +1,5 @@
 use jiff::SignedDuration;
-use secretfs_wire::api::{ChangeLabels, CreateToken, CreatedToken, Node, Token};
+use secretfs_wire::api::{ApproveNode, ChangeLabels, CreateToken, CreatedToken, Node, Token};
 use secretfs_wire::{EnvironmentName, JoinToken, NodeName, TokenSecret};
 
 use super::{App, now};
@@ -22,8 +22,13 @@ impl App {
         &self,
         environment: &EnvironmentName,
         name: &NodeName,
+        asked: &ApproveNode,
     ) -> Result<Node, Error> {
-        let node = self.store.approve(environment, name).await?;
+        let node = self.store.approve(environment, name, asked.fingerprint).await?;
+        if self.instances.forget(node.id) {
+            // If there are still several, that is found anew, and at once.
+            self.presence.end_all(node.id);
+        }
         self.presence.touch(node.id);
         Ok(self.node_view(node))
     }
@@ -36,6 +41,7 @@ impl App {
         let node = self.store.revoke(environment, name).await?;
         self.sessions.close_all(node.id);
         self.usage.forget(node.id);
+        self.instances.forget(node.id);
         self.presence.touch(node.id);
         Ok(self.node_view(node))
     }
@@ -48,6 +54,7 @@ impl App {
         let id = self.store.remove_node(environment, name).await?;
         self.sessions.close_all(id);
         self.usage.forget(id);
+        self.instances.forget(id);
         self.presence.touch(id);
         Ok(())
     }
@@ -100,6 +107,10 @@ impl App {
     }
 
     fn node_view(&self, record: NodeRecord) -> Node {
+        let mut duplicate = record.duplicate;
+        if let Some(duplicate) = &mut duplicate {
+            self.instances.refresh(record.id, duplicate);
+        }
         Node {
             connected: self.presence.is_connected(record.id),
             name: record.name,
@@ -109,6 +120,10 @@ impl App {
             services: record.services,
             joined: record.joined,
             certificate_expires: record.certificate_expires,
+            fingerprint: record.fingerprint,
+            address: record.address,
+            host: record.host,
+            duplicate,
         }
     }
 }

@@ -1,12 +1,29 @@
 //! Which nodes have their change stream up at this manager.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use secretfs_wire::NodeId;
+use secretfs_wire::{InstanceId, NodeId};
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
-type Streams = Arc<Mutex<HashMap<NodeId, watch::Sender<()>>>>;
+use super::instances::Speaker;
+
+type Streams = Arc<Mutex<HashMap<NodeId, NodeStreams>>>;
+
+/// The streams of one node: two for a moment when it renews its certificate, or when a worker takes over.
+struct NodeStreams {
+    touched: watch::Sender<()>,
+    open: Vec<Open>,
+    /// Tells streams apart.
+    next: u64,
+}
+
+struct Open {
+    number: u64,
+    instance: Option<InstanceId>,
+    leave: CancellationToken,
+}
 
 /// Nodes with open streams, and word to these when something about the node itself changes.
 #[derive(Default)]
@@ -18,33 +35,63 @@ pub(super) struct Presence {
 /// One open stream; it is over when this is dropped.
 pub(super) struct Present {
     node: NodeId,
+    number: u64,
     streams: Streams,
     touched: watch::Receiver<()>,
 }
 
 impl Presence {
-    pub(super) fn enter(&self, node: NodeId) -> Present {
-        let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
-        let touched = streams.entry(node).or_insert_with(|| watch::Sender::new(())).subscribe();
-        drop(streams);
-        Present { node, streams: Arc::clone(&self.streams), touched }
+    /// A stream that is opened by this daemon of a node.
+    pub(super) fn enter(&self, node: NodeId, speaker: &Speaker) -> Present {
+        let mut streams = lock(&self.streams);
+        let streams = streams.entry(node).or_insert_with(NodeStreams::new);
+        let (number, touched) = (streams.next, streams.touched.subscribe());
+        streams.next += 1;
+        let (instance, leave) = (speaker.instance, speaker.connection.leave.clone());
+        streams.open.push(Open { number, instance, leave });
+        Present { node, number, streams: Arc::clone(&self.streams), touched }
+    }
+
+    /// Ends the streams that other daemons than this one have open as a node, and their connections.
+    pub(super) fn end_others(&self, node: NodeId, instance: Option<InstanceId>) {
+        if let Some(streams) = lock(&self.streams).get(&node) {
+            let others = streams.open.iter().filter(|open| open.instance != instance);
+            others.for_each(|open| open.leave.cancel());
+        }
+    }
+
+    /// Ends all streams of a node, and their connections; who lives opens new ones.
+    pub(super) fn end_all(&self, node: NodeId) {
+        if let Some(streams) = lock(&self.streams).get(&node) {
+            streams.open.iter().for_each(|open| open.leave.cancel());
+        }
     }
 
     /// Says that a node's state or labels are not what they were. To be called after the commit.
     pub(super) fn touch(&self, node: NodeId) {
-        if let Some(streams) = self.streams.lock().unwrap_or_else(PoisonError::into_inner).get(&node) {
-            streams.send_replace(());
+        if let Some(streams) = lock(&self.streams).get(&node) {
+            streams.touched.send_replace(());
         }
     }
 
     pub(super) fn is_connected(&self, node: NodeId) -> bool {
-        self.streams.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&node)
+        lock(&self.streams).contains_key(&node)
     }
 
     /// How many nodes are connected.
     pub(super) fn count(&self) -> usize {
-        self.streams.lock().unwrap_or_else(PoisonError::into_inner).len()
+        lock(&self.streams).len()
     }
+}
+
+impl NodeStreams {
+    fn new() -> Self {
+        Self { touched: watch::Sender::new(()), open: Vec::new(), next: 0 }
+    }
+}
+
+fn lock(streams: &Streams) -> MutexGuard<'_, HashMap<NodeId, NodeStreams>> {
+    streams.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Present {
@@ -59,10 +106,12 @@ impl Present {
 
 impl Drop for Present {
     fn drop(&mut self) {
-        let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
-        // This one counts as long as it has not been dropped itself.
-        if streams.get(&self.node).is_some_and(|streams| streams.receiver_count() == 1) {
-            streams.remove(&self.node);
+        let mut nodes = lock(&self.streams);
+        if let Some(streams) = nodes.get_mut(&self.node) {
+            streams.open.retain(|open| open.number != self.number);
+            if streams.open.is_empty() {
+                nodes.remove(&self.node);
+            }
         }
     }
 }

@@ -11,8 +11,10 @@ use secretfs_wire::stream::Follow;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
 
 use super::changes::{Feed, Place, View};
+use super::instances::Speaker;
 use super::presence::Present;
 use super::{App, now};
 use crate::authn::NodeIdentity;
@@ -27,6 +29,8 @@ struct Follower {
     feed: Arc<Feed>,
     place: Place,
     present: Present,
+    /// Cancelled when the connection that it is on is to be left.
+    leave: CancellationToken,
     /// The number of the next message.
     sequence: u64,
     /// What the node has been told, and the revision of that.
@@ -49,16 +53,17 @@ struct Message<'a> {
 
 impl App {
     /// Follows what a node may see, line by line, until its certificate ends, it is no longer served,
-    /// or the manager stops.
+    /// its connection is to be left, or the manager stops.
     pub(crate) async fn follow(
         self: &Arc<Self>,
         node: NodeIdentity,
         not_after: Timestamp,
         follow: &Follow,
+        speaker: &Speaker,
     ) -> Result<impl Stream<Item = Bytes> + Send + use<>, Error> {
         // Both before anything is read: a change in between is found again, never missed.
         let feed = self.changes.feed(&node.environment);
-        let (place, present) = (feed.place(), self.presence.enter(node.id));
+        let (place, present) = (feed.place(), self.presence.enter(node.id, speaker));
         let labels = self
             .store
             .node_labels(&node.environment, node.id)
@@ -73,6 +78,7 @@ impl App {
             feed,
             place,
             present,
+            leave: speaker.connection.leave.clone(),
             sequence: 0,
             first: Some(told.against(follow)),
             told,
@@ -99,6 +105,7 @@ impl Follower {
                 biased;
                 () = self.app.stopping.cancelled() => return None,
                 () = sleep_until(self.until) => return None,
+                () = self.leave.cancelled() => return None,
                 () = self.present.touched() => self.labels = self.read_labels().await?,
                 () = self.place.changed() => {}
                 () = sleep_until(heartbeat) => return Some(self.line(None)),

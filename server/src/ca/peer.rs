@@ -10,7 +10,7 @@ use x509_parser::extensions::GeneralName;
 const SCHEME: &str = "secretfs://";
 
 /// Whom a client certificate names, in a URI as its one subject alternative name.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Subject {
     /// `secretfs://operator/<name>`
     Operator(OperatorName),
@@ -43,6 +43,15 @@ impl Subject {
         match self {
             Self::Operator(name) => format!("{SCHEME}operator/{name}"),
             Self::Node { environment, name, id } => format!("{SCHEME}node/{environment}/{name}/{id}"),
+        }
+    }
+}
+
+impl std::fmt::Display for Subject {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Operator(name) => write!(f, "operator/{name}"),
+            Self::Node { environment, name, .. } => write!(f, "node/{environment}/{name}"),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What the manager is told from outside: raw settings in layers, then one checked [`Config`].
 
+mod limits;
 mod pkcs11;
 mod vault;
 
@@ -10,6 +11,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use url::Url;
 
+pub use limits::{LimitsConfig, RawLimitsConfig, RequestRate};
 pub use pkcs11::{PinSource, Pkcs11Config, RawPkcs11Config, TokenChoice};
 pub use vault::{RawAppRoleConfig, RawVaultConfig, VaultConfig, VaultLogin};
 
@@ -56,6 +58,8 @@ pub struct RawConfig {
     pub max_connections: Option<usize>,
     /// How many requests one HTTP/2 connection may have open at once. Default: 256.
     pub max_streams: Option<u32>,
+    /// How much one caller may ask for, and how often it may fail. It comes from one source as a whole.
+    pub limits: Option<RawLimitsConfig>,
     /// The Vault or OpenBao that keys may be kept in. Default: none. It comes from one source as a
     /// whole.
     pub vault: Option<RawVaultConfig>,
@@ -96,6 +100,8 @@ pub struct Config {
     pub max_connections: usize,
     /// How many requests one HTTP/2 connection may have open at once.
     pub max_streams: u32,
+    /// How much one caller may ask for, and how often it may fail.
+    pub limits: LimitsConfig,
     /// The Vault or OpenBao that keys may be kept in.
     pub vault: Option<VaultConfig>,
     /// An HSM that holds keys.
@@ -187,6 +193,7 @@ impl RawConfig {
             data_key_lifetime: self.data_key_lifetime.or(lower.data_key_lifetime),
             max_connections: self.max_connections.or(lower.max_connections),
             max_streams: self.max_streams.or(lower.max_streams),
+            limits: self.limits.or(lower.limits),
             vault: self.vault.or(lower.vault),
             pkcs11: self.pkcs11.or(lower.pkcs11),
         }
@@ -220,6 +227,7 @@ impl RawConfig {
             data_key_lifetime: data_key_lifetime(self.data_key_lifetime)?,
             max_connections: within("max_connections", self.max_connections.unwrap_or(10_000), 1_000_000)?,
             max_streams: within("max_streams", self.max_streams.unwrap_or(256), 100_000)?,
+            limits: self.limits.unwrap_or_default().check()?,
             vault: self.vault.map(RawVaultConfig::check).transpose()?,
             pkcs11: self.pkcs11.map(RawPkcs11Config::check).transpose()?,
         })

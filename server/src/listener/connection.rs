@@ -29,7 +29,8 @@ pub(super) struct Connection {
     pub(super) handshake_timeout: Duration,
     pub(super) max_streams: u32,
     pub(super) failed_handshakes: Counter<u64, AtomicU64>,
-    pub(super) shutdown: CancellationToken,
+    /// Cancelled when nothing new is to be begun on it.
+    pub(super) leave: CancellationToken,
 }
 
 impl Connection {
@@ -39,7 +40,7 @@ impl Connection {
         let _ = stream.set_nodelay(true);
         let handshake = TlsAcceptor::from(Arc::clone(&self.tls)).accept(stream);
         let handshake = timeout(self.handshake_timeout, handshake);
-        let Some(handshake) = self.shutdown.run_until_cancelled(handshake).await else { return };
+        let Some(handshake) = self.leave.run_until_cancelled(handshake).await else { return };
         let stream = match handshake {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => {
@@ -79,7 +80,7 @@ impl Connection {
         tokio::pin!(connection);
         let result = tokio::select! {
             result = connection.as_mut() => result,
-            () = self.shutdown.cancelled() => {
+            () = self.leave.cancelled() => {
                 connection.as_mut().graceful_shutdown();
                 connection.await
             }

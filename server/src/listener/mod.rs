@@ -6,7 +6,7 @@ mod connection;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::{Extension, Router};
 use rustls::ServerConfig;
@@ -39,6 +39,21 @@ pub(crate) struct Service<'a> {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PeerAddress(pub(crate) IpAddr);
 
+/// The connection of a request.
+#[derive(Debug, Clone)]
+pub(crate) struct PeerConnection {
+    pub(crate) accepted: Instant,
+    /// Cancelled when its peer is to make another one. What is under way on it ends first.
+    pub(crate) leave: CancellationToken,
+}
+
+impl PeerConnection {
+    /// One that is made now.
+    pub(crate) fn now() -> Self {
+        Self { accepted: Instant::now(), leave: CancellationToken::new() }
+    }
+}
+
 /// Connections that are served.
 #[derive(Default)]
 pub(crate) struct OpenConnections {
@@ -65,14 +80,17 @@ impl OpenConnections {
         let Service { tls, router, config, metrics } = service;
         let room = Arc::new(Semaphore::new(config.max_connections));
         while let Some((stream, address, permit)) = next(listener, &room, shutdown).await {
+            let peer = PeerConnection { leave: shutdown.child_token(), ..PeerConnection::now() };
+            let leave = peer.leave.clone();
+            // An IPv4 address that came in on an IPv6 socket is one all the same.
+            let address = PeerAddress(address.ip().to_canonical());
             let connection = Connection {
                 tls: Arc::clone(&tls.borrow()),
-                // An IPv4 address that came in on an IPv6 socket is one all the same.
-                router: router.clone().layer(Extension(PeerAddress(address.ip().to_canonical()))),
+                router: router.clone().layer(Extension(address)).layer(Extension(peer)),
                 handshake_timeout: config.handshake_timeout,
                 max_streams: config.max_streams,
                 failed_handshakes: metrics.failed_handshakes.clone(),
-                shutdown: shutdown.clone(),
+                leave,
             };
             let (gauge, abandon) = (metrics.connections.clone(), self.abandon.clone());
             self.open.spawn(async move {

@@ -15,7 +15,7 @@ mod services;
 mod sqlite;
 mod templates;
 
-use secretfs_wire::{KeyReference, ServiceName, TargetName};
+use secretfs_wire::{KeyFingerprint, KeyReference, ServiceName, TargetName};
 
 use crate::error::Cause;
 
@@ -56,6 +56,8 @@ pub(crate) enum StoreError {
     InTemplates { name: String, by: Vec<TargetName> },
     #[error("node {name} is revoked")]
     Revoked { name: String },
+    #[error("node {name} has another fingerprint: {fingerprint}")]
+    OtherFingerprint { name: String, fingerprint: KeyFingerprint },
     #[error("secret {name} has been changed meanwhile")]
     Raced { name: String },
     #[error("secret {name} has no version before its current one")]

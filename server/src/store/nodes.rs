@@ -1,7 +1,9 @@
+use std::net::IpAddr;
+
 use async_trait::async_trait;
 use jiff::Timestamp;
-use secretfs_wire::api::{ChangeLabels, NodeState, Token};
-use secretfs_wire::{EnvironmentName, Labels, NodeId, NodeName, ServiceName};
+use secretfs_wire::api::{ChangeLabels, Duplicate, NodeState, Token};
+use secretfs_wire::{EnvironmentName, HostFacts, KeyFingerprint, Labels, NodeId, NodeName, ServiceName};
 
 use super::StoreError;
 
@@ -12,6 +14,10 @@ pub(crate) struct NewNode {
     /// SubjectPublicKeyInfo DER.
     pub(crate) envelope_key: Vec<u8>,
     pub(crate) certificate_expires: Timestamp,
+    /// From where it asks.
+    pub(crate) address: Option<IpAddr>,
+    /// What its host says of itself.
+    pub(crate) host: HostFacts,
 }
 
 /// A node as it is stored.
@@ -26,6 +32,12 @@ pub(crate) struct NodeRecord {
     pub(crate) services: Vec<ServiceName>,
     pub(crate) joined: Timestamp,
     pub(crate) certificate_expires: Timestamp,
+    /// Of its envelope key.
+    pub(crate) fingerprint: KeyFingerprint,
+    /// From where it joined.
+    pub(crate) address: Option<IpAddr>,
+    pub(crate) host: HostFacts,
+    pub(crate) duplicate: Option<Duplicate>,
 }
 
 /// A join token to be remembered by the SHA-256 of its secret part.
@@ -73,9 +85,20 @@ pub(crate) trait Nodes: Send + Sync {
     /// SubjectPublicKeyInfo DER.
     async fn envelope_key(&self, id: NodeId) -> Result<Option<Vec<u8>>, StoreError>;
 
-    /// Makes a pending node active; an active one stays so, and a revoked one is refused.
-    async fn approve(&self, environment: &EnvironmentName, name: &NodeName)
-    -> Result<NodeRecord, StoreError>;
+    /// Makes a pending node active; an active one stays so, and a revoked one is refused. It is no
+    /// duplicate any more. Refused when its key has another fingerprint than the one that is given.
+    async fn approve(
+        &self,
+        environment: &EnvironmentName,
+        name: &NodeName,
+        fingerprint: Option<KeyFingerprint>,
+    ) -> Result<NodeRecord, StoreError>;
+
+    /// Notes that several daemons speak as a node. Since when stays what it was if that was known.
+    async fn flag_duplicate(&self, id: NodeId, found: &Duplicate) -> Result<(), StoreError>;
+
+    /// How many nodes are flagged so and not revoked, over all environments.
+    async fn duplicate_nodes(&self) -> Result<u64, StoreError>;
 
     async fn revoke(&self, environment: &EnvironmentName, name: &NodeName) -> Result<NodeRecord, StoreError>;
 

@@ -128,6 +128,8 @@ actions! {
     NodeReport = "node.report",
     /// A node tells what was opened.
     NodeAudit = "node.audit",
+    /// Two daemons speak as one node.
+    NodeDuplicate = "node.duplicate",
 
     /// A program opens a file at a node.
     FileOpen = "file.open",

@@ -24,7 +24,8 @@ use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::{
-    EnvironmentName, NodeName, Ownership, SecretBytes, SecretName, ServiceName, TargetName, VersionId,
+    EnvironmentName, KeyFingerprint, NodeName, Ownership, SecretBytes, SecretName, ServiceName, TargetName,
+    VersionId,
 };
 
 const FORMAT: u8 = 1;
@@ -145,6 +146,11 @@ impl NodePublicKey {
     /// The key as SubjectPublicKeyInfo DER.
     pub fn as_der(&self) -> &[u8] {
         &self.1
+    }
+
+    /// What people compare.
+    pub fn fingerprint(&self) -> KeyFingerprint {
+        KeyFingerprint::of_der(&self.1)
     }
 }
 

@@ -103,6 +103,9 @@ ids! {
     /// The memory in which a node keeps what was opened until the manager has it. It lives as long as
     /// the node's mounts.
     OpenLogId = "open log";
+    /// One run of a node daemon, from its start to its end: workers come and go under it. Two that are
+    /// heard at the same time are two daemons with one identity.
+    InstanceId = "instance";
 }
 
 impl VersionId {

@@ -10,6 +10,8 @@ mod action;
 pub mod api;
 pub mod audit;
 pub mod envelope;
+mod fingerprint;
+mod host;
 mod id;
 mod key;
 mod label;
@@ -27,7 +29,9 @@ mod token;
 pub const CLOCK_TOLERANCE: std::time::Duration = std::time::Duration::from_secs(5 * 60);
 
 pub use action::{Action, UnknownAction};
-pub use id::{InvalidId, NodeId, OpenLogId, SessionId, VersionId};
+pub use fingerprint::{InvalidFingerprint, KeyFingerprint};
+pub use host::{HOST_MAX_ADDRESSES, HostFact, HostFacts, MachineDigest};
+pub use id::{InstanceId, InvalidId, NodeId, OpenLogId, SessionId, VersionId};
 pub use key::{InvalidKeyBackend, KeyBackendKind, KeyReference};
 pub use label::{InvalidLabel, Labels, Selector};
 pub use name::{

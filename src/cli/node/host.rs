@@ -142,7 +142,7 @@ async fn join(args: JoinArgs, global: &Global, file: ConfigFile) -> Result<(), F
         None => host_name()?,
     };
     let manager = args.url.clone();
-    let (identity, node::JoinOutcome { state: joined, clock_ahead }) =
+    let (identity, node::JoinOutcome { state: joined, clock_ahead, fingerprint }) =
         node::join(node::JoinOptions { manager, token, name }).await.map_err(|error| match error {
             node::JoinError::Manager(error) => error.into(),
             error => Failure::from_error(&error),
@@ -150,14 +150,14 @@ async fn join(args: JoinArgs, global: &Global, file: ConfigFile) -> Result<(), F
     state.save(&identity).map_err(|error| Failure::from_error(&error))?;
     let about = &identity.about;
     let mut text = format!(
-        "joined {} as node {} of environment {}",
+        "joined {} as node {} of environment {}\nFingerprint: {fingerprint}",
         connect::show(&about.manager),
         about.name,
         about.environment
     );
     match joined {
         NodeState::Pending => text.push_str(&format!(
-            "\nIt is served when an operator runs:\n  secretfs -e {} node approve {}",
+            "\nIt is served when an operator runs:\n  secretfs -e {} node approve {} --fingerprint {fingerprint}",
             about.environment, about.name
         )),
         NodeState::Active | NodeState::Revoked => text.push_str("\nNext:\n  secretfs node run"),
@@ -165,7 +165,8 @@ async fn join(args: JoinArgs, global: &Global, file: ConfigFile) -> Result<(), F
     if let Some(ahead) = clock_ahead {
         text.push_str(&format!("\nNote: {}", describe_clock(ahead)));
     }
-    Ok(output::one(global, &serde_json::json!({ "node": about, "state": joined }), &text)?)
+    let told = serde_json::json!({ "node": about, "state": joined, "fingerprint": fingerprint });
+    Ok(output::one(global, &told, &text)?)
 }
 
 fn read_token() -> Result<Zeroizing<String>, Failure> {

@@ -1,3 +1,4 @@
+mod describe;
 mod host;
 mod metrics;
 mod status;
@@ -5,8 +6,8 @@ mod status;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use secretfs_wire::api::{ChangeLabels, CreateToken, Node, Token};
-use secretfs_wire::{Labels, NodeName, ServiceName};
+use secretfs_wire::api::{ApproveNode, ChangeLabels, CreateToken, Node, Token};
+use secretfs_wire::{KeyFingerprint, Labels, NodeName, ServiceName};
 
 use super::config::ConfigFile;
 use super::connect::Operator;
@@ -31,9 +32,18 @@ pub(super) enum OperatorCommand {
     /// List the nodes of the environment
     #[command(after_help = "Example:\n  secretfs node ls --json")]
     Ls,
-    /// Let in a node that joined with a token that demands approval
-    #[command(after_help = "Example:\n  secretfs node approve web-1")]
-    Approve(Named),
+    /// Show a node: its fingerprint, from where it joined, what its host claims to be
+    #[command(after_help = "Example:\n  secretfs node inspect web-1")]
+    Inspect(Named),
+    /// Let in a node that joined with a token that demands approval; the mark of a duplicate is taken away
+    #[command(after_help = "Example:\n  secretfs node approve web-1 --fingerprint SHA256:ungWv48B...")]
+    Approve {
+        /// The node
+        name: NodeName,
+        /// What the fingerprint of its key has to be, as `secretfs node status` shows it on that host
+        #[arg(long)]
+        fingerprint: Option<KeyFingerprint>,
+    },
     /// Refuse a node from its next request on, for good
     #[command(after_help = "Example:\n  secretfs node revoke web-1")]
     Revoke(Named),
@@ -111,10 +121,18 @@ async fn operate(command: OperatorCommand, global: &Global, file: &ConfigFile) -
             let nodes = environment.nodes().await?;
             let headings = ["NAME", "STATE", "CONNECTED", "LABELS", "SERVICES", "CERTIFICATE ENDS"];
             output::listing(global, headings, &nodes, node_row)?;
+            let attention: Vec<_> = nodes.iter().filter_map(describe::attention).collect();
+            if !global.json && !attention.is_empty() {
+                output::line(&format!("\n{}", attention.join("\n")))?;
+            }
         }
-        OperatorCommand::Approve(Named { name }) => {
-            let node = environment.approve_node(&name).await?;
-            output::one(global, &node, node.name.as_str())?;
+        OperatorCommand::Inspect(Named { name }) => {
+            let node = environment.node(&name).await?;
+            output::one(global, &node, &describe::node(&node))?;
+        }
+        OperatorCommand::Approve { name, fingerprint } => {
+            let node = environment.approve_node(&name, &ApproveNode { fingerprint }).await?;
+            output::one(global, &node, &describe::approved(&node))?;
         }
         OperatorCommand::Revoke(Named { name }) => {
             let node = environment.revoke_node(&name).await?;
@@ -162,7 +180,7 @@ fn node_row(node: &Node) -> [String; 6] {
     let services: Vec<_> = node.services.iter().map(ServiceName::as_str).collect();
     [
         node.name.to_string(),
-        format!("{:?}", node.state).to_lowercase(),
+        describe::state(node),
         if node.connected { "yes" } else { "no" }.to_owned(),
         output::or_dash(node.labels.to_string()),
         output::or_dash(services.join(",")),

@@ -59,6 +59,9 @@ fn describe(status: &NodeStatus, holder: &HolderStatus) -> String {
         format!("Manager:      {}", status.manager),
         format!("Stream:       {link}"),
     ];
+    if let Some(fingerprint) = &status.fingerprint {
+        lines.push(format!("Fingerprint:  {fingerprint}"));
+    }
     if let Some(ahead) = status.clock_ahead_seconds {
         lines.push(format!("Clock:        {}", describe_clock(SignedDuration::from_secs(ahead))));
     }

@@ -50,6 +50,7 @@ fn join_request(token: &JoinToken, name: &str, key: &NodePrivateKey) -> JoinRequ
         name: name.parse().expect("a name"),
         certificate_request: certificate_request(),
         envelope_key: STANDARD.encode(key.public_key().expect("a key").as_der()),
+        host: Default::default(),
     }
 }
 

@@ -2,6 +2,8 @@
 
 mod authorization;
 mod delivery;
+mod identity;
+mod limits;
 mod refusals;
 mod templates;
 mod usage;

@@ -12,12 +12,18 @@ use secretfs_wire::stream::{Cursor, Received, Replica, StreamMessage};
 use secretfs_wire::{Ownership, SecretBytes};
 use tokio::time::timeout;
 
-use crate::app::NewValue;
+use crate::app::{NewValue, Speaker};
 use crate::authn::NodeIdentity;
+use crate::listener::PeerConnection;
 use crate::testing::TestManager;
 
 /// Far more than anything here takes.
 const DEADLINE: Duration = Duration::from_secs(10);
+
+/// A daemon on a connection of its own.
+fn speaker() -> Speaker {
+    Speaker { instance: None, address: None, connection: PeerConnection::now() }
+}
 
 type Messages = Pin<Box<dyn Stream<Item = Bytes> + Send>>;
 
@@ -90,7 +96,7 @@ async fn follow(
 ) -> (Messages, Cursor) {
     let until = Timestamp::now() + SignedDuration::from_secs(seconds);
     let (follow, cursor) = replica.begin();
-    let messages = manager.app.follow(node.clone(), until, &follow).await.expect("a stream");
+    let messages = manager.app.follow(node.clone(), until, &follow, &speaker()).await.expect("a stream");
     (Box::pin(messages), cursor)
 }
 

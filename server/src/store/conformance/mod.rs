@@ -5,11 +5,13 @@ mod keys;
 use std::collections::{BTreeSet, HashMap};
 
 use jiff::{SignedDuration, Timestamp};
-use secretfs_wire::api::{Assignment, Attachment, ChangeLabels, Environment, NodeState, TokenState};
+use secretfs_wire::api::{
+    Assignment, Attachment, ChangeLabels, Duplicate, Environment, HeardInstance, NodeState, TokenState,
+};
 use secretfs_wire::template::Template;
 use secretfs_wire::{
-    EnvironmentName, KeyBackendKind, KeyReference, Labels, Mode, NodeId, NodeName, Ownership, SecretName,
-    ServiceName, VersionId,
+    EnvironmentName, HostFact, HostFacts, InstanceId, KeyBackendKind, KeyFingerprint, KeyReference, Labels,
+    Mode, NodeId, NodeName, Ownership, SecretName, ServiceName, VersionId,
 };
 
 use super::{NewNode, NewSecret, NewTemplate, NewToken, NewVersion, NodeRecord, Store, StoreError};
@@ -74,12 +76,22 @@ async fn joined(store: &dyn Store, environment: &EnvironmentName, node: &str, la
     store.join(&digest, new_node(node), at(1)).await.expect("joined")
 }
 
+fn host() -> HostFacts {
+    HostFacts {
+        hostname: Some(HostFact::new("n.example")),
+        addresses: vec![name("10.0.0.1")],
+        ..Default::default()
+    }
+}
+
 fn new_node(node: &str) -> NewNode {
     NewNode {
         id: NodeId::random(),
         name: name(node),
         envelope_key: vec![7; 100],
         certificate_expires: at(1000),
+        address: Some(name("192.0.2.7")),
+        host: host(),
     }
 }
 
@@ -480,11 +492,37 @@ async fn nodes(store: &dyn Store) {
 
     store.renewed(node.id, at(5000)).await.expect("renewed");
     assert_eq!(store.node(&prod, &n).await.expect("it").certificate_expires, at(5000));
-    assert_eq!(store.approve(&prod, &n).await.expect("is already").state, NodeState::Active);
+    let known = store.node(&prod, &n).await.expect("it");
+    assert_eq!((known.fingerprint, known.host), (KeyFingerprint::of_der(&[7; 100]), host()));
+    assert_eq!(known.address, Some(name("192.0.2.7")));
+    let other = store.approve(&prod, &n, Some(KeyFingerprint::of_der(b"another"))).await;
+    assert!(
+        matches!(other, Err(StoreError::OtherFingerprint { fingerprint, .. }) if fingerprint == known.fingerprint)
+    );
+    let approved = store.approve(&prod, &n, Some(known.fingerprint)).await.expect("is already");
+    assert_eq!(approved.state, NodeState::Active);
+    duplicates(store, &node).await;
     assert_eq!(store.revoke(&prod, &n).await.expect("revoked").state, NodeState::Revoked);
-    let back = store.approve(&prod, &n).await;
+    let back = store.approve(&prod, &n, None).await;
     assert!(matches!(back, Err(StoreError::Revoked { .. })), "{back:?}");
     assert_eq!(store.remove_node(&prod, &n).await.expect("removed"), node.id);
     let gone = store.node(&prod, &n).await;
     assert!(matches!(gone, Err(StoreError::Missing { kind: "node", .. })), "{gone:?}");
+}
+
+async fn duplicates(store: &dyn Store, node: &NodeRecord) {
+    let heard = |at| HeardInstance { instance: Some(InstanceId::random()), address: None, last_heard: at };
+    let duplicate = async || store.node(&node.environment, &node.name).await.expect("it").duplicate;
+    assert_eq!((duplicate().await, store.duplicate_nodes().await.expect("a count")), (None, 0));
+    let first = Duplicate { since: at(10), instances: vec![heard(at(9)), heard(at(10))] };
+    let second = Duplicate { since: at(20), instances: vec![heard(at(20))] };
+    store.flag_duplicate(node.id, &first).await.expect("kept");
+    assert_eq!(duplicate().await, Some(first));
+    store.flag_duplicate(node.id, &second).await.expect("kept");
+    assert_eq!(duplicate().await, Some(Duplicate { since: at(10), ..second.clone() }), "since it was found");
+    assert_eq!(store.duplicate_nodes().await.expect("a count"), 1);
+    store.flag_duplicate(NodeId::random(), &second).await.expect("removed meanwhile");
+    let approved = store.approve(&node.environment, &node.name, None).await.expect("looked into");
+    assert_eq!((approved.duplicate, duplicate().await), (None, None));
+    assert_eq!(store.duplicate_nodes().await.expect("a count"), 0);
 }

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use jiff::Timestamp;
 use secretfs_wire::api::{Assignment, NodeState};
 use secretfs_wire::{KeyReference, Mode, Ownership};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
@@ -106,6 +107,11 @@ impl Columns for SqliteRow {
 /// A count or an id as SQL has it. Everything that the manager counts fits.
 pub(super) fn integer(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// A value for [`Columns::json`].
+pub(super) fn json_text(value: &impl Serialize) -> Result<String, StoreError> {
+    serde_json::to_string(value).map_err(|error| StoreError::Database(error.into()))
 }
 
 pub(super) fn state_text(state: NodeState) -> &'static str {

@@ -1,11 +1,11 @@
 use async_trait::async_trait;
 use jiff::Timestamp;
-use secretfs_wire::api::{ChangeLabels, NodeState, Token, TokenState};
-use secretfs_wire::{EnvironmentName, Labels, NodeId, NodeName};
+use secretfs_wire::api::{ChangeLabels, Duplicate, NodeState, Token, TokenState};
+use secretfs_wire::{EnvironmentName, KeyFingerprint, Labels, NodeId, NodeName};
 use sqlx::Row as _;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
-use super::columns::{Columns as _, integer, state_text};
+use super::columns::{Columns as _, integer, json_text, state_text};
 use super::publication::assignments;
 use super::{Sqlite, inserting, require_environment};
 use crate::store::{Assignments, NewNode, NewToken, NodeRecord, Nodes, StoreError};
@@ -86,8 +86,8 @@ impl Nodes for Sqlite {
             .await?;
         sqlx::query(
             "INSERT INTO nodes
-                 (id, environment, name, state, labels, envelope_key, joined, certificate_expires)
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                 (id, environment, name, state, labels, envelope_key, joined, certificate_expires, address, host)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         )
         .bind(integer(node.id.as_u64()))
         .bind(environment.as_str())
@@ -97,6 +97,8 @@ impl Nodes for Sqlite {
         .bind(node.envelope_key.as_slice())
         .bind(now.as_microsecond())
         .bind(node.certificate_expires.as_microsecond())
+        .bind(node.address.map(|address| address.to_string()))
+        .bind(json_text(&node.host)?)
         .execute(&mut *transaction)
         .await
         .map_err(inserting("node", &node.name))?;
@@ -148,15 +150,44 @@ impl Nodes for Sqlite {
         &self,
         environment: &EnvironmentName,
         name: &NodeName,
+        fingerprint: Option<KeyFingerprint>,
     ) -> Result<NodeRecord, StoreError> {
         let mut transaction = self.write().await?;
         let before = load(&mut transaction, environment, name).await?;
         if before.state == NodeState::Revoked {
             return Err(StoreError::Revoked { name: name.to_string() });
         }
+        if fingerprint.is_some_and(|expected| expected != before.fingerprint) {
+            let fingerprint = before.fingerprint;
+            return Err(StoreError::OtherFingerprint { name: name.to_string(), fingerprint });
+        }
         set_state(&mut transaction, before.id, NodeState::Active).await?;
+        set_duplicate(&mut transaction, before.id, None).await?;
         transaction.commit().await?;
-        Ok(NodeRecord { state: NodeState::Active, ..before })
+        Ok(NodeRecord { state: NodeState::Active, duplicate: None, ..before })
+    }
+
+    async fn flag_duplicate(&self, id: NodeId, found: &Duplicate) -> Result<(), StoreError> {
+        let mut transaction = self.write().await?;
+        let known = sqlx::query("SELECT duplicate FROM nodes WHERE id = ?")
+            .bind(integer(id.as_u64()))
+            .fetch_optional(&mut *transaction)
+            .await?;
+        // Removed meanwhile: there is nothing left to flag.
+        let Some(known) = known else { return Ok(()) };
+        let since = duplicate(&known)?.map_or(found.since, |known| known.since);
+        let found = Duplicate { since, ..found.clone() };
+        set_duplicate(&mut transaction, id, Some(&found)).await?;
+        Ok(transaction.commit().await?)
+    }
+
+    async fn duplicate_nodes(&self) -> Result<u64, StoreError> {
+        let row = sqlx::query(
+            "SELECT count(*) AS nodes FROM nodes WHERE duplicate IS NOT NULL AND state != 'revoked'",
+        )
+        .fetch_one(&self.pool)
+        .await?;
+        row.unsigned("nodes")
     }
 
     async fn revoke(&self, environment: &EnvironmentName, name: &NodeName) -> Result<NodeRecord, StoreError> {
@@ -245,6 +276,26 @@ async fn set_state(
     Ok(())
 }
 
+async fn set_duplicate(
+    connection: &mut SqliteConnection,
+    id: NodeId,
+    found: Option<&Duplicate>,
+) -> Result<(), StoreError> {
+    sqlx::query("UPDATE nodes SET duplicate = ? WHERE id = ?")
+        .bind(found.map(json_text).transpose()?)
+        .bind(integer(id.as_u64()))
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+fn duplicate(row: &SqliteRow) -> Result<Option<Duplicate>, StoreError> {
+    match row.try_get::<Option<&str>, _>("duplicate")? {
+        None => Ok(None),
+        Some(_) => row.json("duplicate").map(Some),
+    }
+}
+
 fn record(row: &SqliteRow, assignments: &Assignments) -> Result<NodeRecord, StoreError> {
     let (name, labels): (NodeName, Labels) = (row.parsed("name")?, row.parsed("labels")?);
     Ok(NodeRecord {
@@ -254,6 +305,13 @@ fn record(row: &SqliteRow, assignments: &Assignments) -> Result<NodeRecord, Stor
         services: assignments.of(&name, &labels).into_iter().collect(),
         joined: row.time("joined")?,
         certificate_expires: row.time("certificate_expires")?,
+        fingerprint: KeyFingerprint::of_der(&row.bytes("envelope_key")?),
+        address: match row.try_get::<Option<&str>, _>("address")? {
+            None => None,
+            Some(_) => Some(row.parsed("address")?),
+        },
+        host: row.json("host")?,
+        duplicate: duplicate(row)?,
         name,
         labels,
     })

@@ -27,6 +27,8 @@ pub enum ErrorCode {
     SessionUnknown,
     /// The body is larger than allowed.
     TooLarge,
+    /// The caller asks too often, or has failed too often; `Retry-After` says when to come back.
+    RateLimited,
     /// The manager cannot do it now.
     Unavailable,
     /// The manager failed.

@@ -20,8 +20,8 @@ pub use key::{
     Rewrapped, RotatedKey,
 };
 pub use node::{
-    ChangeLabels, CreateToken, CreatedToken, EnvelopeRequest, JoinRequest, Joined, Node, NodeState,
-    RenewRequest, Renewed, Session, Token, TokenState,
+    ApproveNode, ChangeLabels, CreateToken, CreatedToken, Duplicate, EnvelopeRequest, HeardInstance,
+    JoinRequest, Joined, Node, NodeState, RenewRequest, Renewed, Session, Token, TokenState,
 };
 pub use open::{LostOpens, Open, OpenReport, REPORT_MAX_OPENS};
 pub use secret::{AttachedTo, Rollback, Rotated, Secret, SecretDetails, SecretVersion};
@@ -35,3 +35,5 @@ pub const OCTET_STREAM: &str = "application/octet-stream";
 pub const PLAIN_TEXT: &str = "text/plain; charset=utf-8";
 /// The media type of the change stream: one [`StreamMessage`](crate::stream::StreamMessage) as JSON in each line.
 pub const JSON_LINES: &str = "application/jsonl";
+/// The header by which a node's daemon says which one it is: an [`InstanceId`](crate::InstanceId).
+pub const INSTANCE_HEADER: &str = "secretfs-instance";

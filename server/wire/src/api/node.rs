@@ -1,8 +1,13 @@
+use std::net::IpAddr;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::envelope::{Salt, WrappedSessionKey};
-use crate::{EnvironmentName, Labels, NodeId, NodeName, ServiceName, SessionId, TargetName, VersionId};
+use crate::{
+    EnvironmentName, HostFacts, InstanceId, KeyFingerprint, Labels, NodeId, NodeName, ServiceName, SessionId,
+    TargetName, VersionId,
+};
 
 /// A host that joined an environment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +31,70 @@ pub struct Node {
     /// When its certificate ends, unless it renews it.
     #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
     pub certificate_expires: Timestamp,
+    /// The fingerprint of its envelope key, which it prints as well.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub fingerprint: KeyFingerprint,
+    /// From where it joined, as the manager saw it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    pub address: Option<IpAddr>,
+    /// What its host said of itself when it joined. Nobody has checked it.
+    #[serde(default, skip_serializing_if = "HostFacts::is_empty")]
+    pub host: HostFacts,
+    /// That two daemons speak as this node, until an operator approves it again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub duplicate: Option<Duplicate>,
+}
+
+/// Daemons that speak as one node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Duplicate {
+    /// Since when that is known.
+    #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
+    pub since: Timestamp,
+    /// Those that were heard, each after another one had been; a few at most.
+    pub instances: Vec<HeardInstance>,
+}
+
+/// A daemon that speaks as a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct HeardInstance {
+    /// Which one it is, or none if it does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<InstanceId>,
+    /// From where it was heard last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    pub address: Option<IpAddr>,
+    /// When it was heard last.
+    #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
+    pub last_heard: Timestamp,
+}
+
+impl std::fmt::Display for HeardInstance {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.instance {
+            Some(instance) => write!(f, "{instance}")?,
+            None => f.write_str("unnamed")?,
+        }
+        match self.address {
+            Some(address) => write!(f, " at {address}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Lets a node that waits be served, and takes note that a duplicate was looked into.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ApproveNode {
+    /// What the fingerprint of its key has to be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    pub fingerprint: Option<KeyFingerprint>,
 }
 
 /// Whether a node is served.
@@ -130,6 +199,9 @@ pub struct JoinRequest {
     pub certificate_request: String,
     /// The node's RSA-3072 public key, SubjectPublicKeyInfo DER as base64.
     pub envelope_key: String,
+    /// What helps a human to recognise the host.
+    #[serde(default, skip_serializing_if = "HostFacts::is_empty")]
+    pub host: HostFacts,
 }
 
 /// What a node is told when it has joined.

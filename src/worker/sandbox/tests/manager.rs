@@ -13,6 +13,7 @@ use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::PrivateKeyDer;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use secretfs_wire::InstanceId;
 use tempfile::TempDir;
 
 use crate::client::{Credentials, NodeClient};
@@ -101,5 +102,6 @@ pub(super) fn client(directory: &Path) -> NodeClient {
     let credentials =
         Credentials { certificate: read("certificate"), key: read("key").into(), ca: read("ca") };
     let url = format!("https://localhost:{}/", port(directory, "port"));
-    NodeClient::new(url.parse().expect("a URL"), &credentials, Duration::from_secs(5)).expect("a client")
+    let (url, timeout) = (url.parse().expect("a URL"), Duration::from_secs(5));
+    NodeClient::new(url, &credentials, timeout, InstanceId::random()).expect("a client")
 }

@@ -1,0 +1,84 @@
+//! The limits around a request: what its caller may not ask for now is answered before anything is
+//! looked up, but for an identity that has to be.
+
+use std::net::IpAddr;
+
+use http::StatusCode;
+use secretfs_wire::Action;
+
+use crate::app::App;
+use crate::ca::{PeerCertificate, Subject};
+use crate::error::Error;
+use crate::limits::{Limit, Limited};
+
+/// Which limits concern a request.
+pub(super) struct Limiting<'a> {
+    app: &'a App,
+    peer: Option<&'a PeerCertificate>,
+    /// Missing only where there is no listener, in tests.
+    address: Option<IpAddr>,
+    /// Whether it is a try of somebody who has no identity yet.
+    enrols: bool,
+}
+
+impl<'a> Limiting<'a> {
+    pub(super) fn of(
+        app: &'a App,
+        action: Action,
+        peer: Option<&'a PeerCertificate>,
+        address: Option<IpAddr>,
+    ) -> Self {
+        Self { app, peer, address, enrols: action == Action::NodeJoin }
+    }
+
+    /// Counts the request, or refuses it.
+    pub(super) fn admit(&self) -> Result<(), Error> {
+        if let Some(peer) = self.peer
+            && let Err((limit, wait)) = self.app.limits.request(&peer.subject)
+        {
+            return Err(self.app.refuse(limit, Limited::Subject(peer.subject.clone()), wait));
+        }
+        if self.enrols {
+            return self.may_try(Limit::Enrolment);
+        }
+        Ok(())
+    }
+
+    /// What its caller is told of an identity that is none: after too many, only to wait.
+    ///
+    /// A node always hears that it is shut out: it then wipes what it has, and its neighbours' failures
+    /// must not keep that from it.
+    pub(super) fn unidentified(&self, error: Error) -> Error {
+        let is_node = self.peer.is_some_and(|peer| matches!(peer.subject, Subject::Node { .. }));
+        if is_node || !matches!(error, Error::Unauthenticated(_)) {
+            return error;
+        }
+        match self.may_try(Limit::Authentication) {
+            Ok(()) => {
+                self.failed(Limit::Authentication);
+                error
+            }
+            Err(refused) => refused,
+        }
+    }
+
+    /// How the request was answered.
+    pub(super) fn answered(&self, status: StatusCode) {
+        if self.enrols && status.is_client_error() {
+            self.failed(Limit::Enrolment);
+        }
+    }
+
+    fn may_try(&self, limit: Limit) -> Result<(), Error> {
+        match self.address.and_then(|address| Some((address, self.app.limits.wait(limit, address)?))) {
+            Some((address, wait)) => Err(self.app.refuse(limit, Limited::at(address), wait)),
+            None => Ok(()),
+        }
+    }
+
+    fn failed(&self, limit: Limit) {
+        if let Some(address) = self.address {
+            self.app.limits.failed(limit, address);
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! The section `[manager.limits]`: how much one caller may ask for, and how often it may fail.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::{InvalidConfig, MILLISECOND, parsed};
+
+const HOUR: Duration = Duration::from_secs(60 * 60);
+
+/// Limits as one source gives them; what is absent is the default.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawLimitsConfig {
+    /// How many failed joins or logins of an address cost no wait. Default: 5.
+    pub failures: Option<u32>,
+    /// How long the wait after a failure grows. Default: `1m`; at most `1h`.
+    pub failure_wait: Option<String>,
+    /// How many requests a node may make each second in the long run. Default: 500.
+    pub node_requests: Option<u32>,
+    /// How many it may make at once. Default: 5000.
+    pub node_burst: Option<u32>,
+    /// How many requests an operator may make each second in the long run. Default: 500.
+    pub operator_requests: Option<u32>,
+    /// How many they may make at once. Default: 5000.
+    pub operator_burst: Option<u32>,
+}
+
+/// Checked limits.
+#[derive(Debug, Clone)]
+pub struct LimitsConfig {
+    /// How many failed joins or logins of an address cost no wait.
+    pub failures: u32,
+    /// How long the wait after a failure grows.
+    pub failure_wait: Duration,
+    /// What a node may ask for.
+    pub node: RequestRate,
+    /// What an operator may ask for.
+    pub operator: RequestRate,
+}
+
+/// How many requests one caller may make.
+#[derive(Debug, Clone, Copy)]
+pub struct RequestRate {
+    /// Each second in the long run.
+    pub per_second: NonZeroU32,
+    /// At once.
+    pub burst: NonZeroU32,
+}
+
+impl RawLimitsConfig {
+    /// Checks each limit.
+    pub(super) fn check(self) -> Result<LimitsConfig, InvalidConfig> {
+        let failure_wait =
+            parsed("limits.failure_wait", self.failure_wait.unwrap_or_else(|| "1m".to_owned()))?;
+        if !(MILLISECOND..=HOUR).contains(&failure_wait) {
+            return Err(InvalidConfig::OutOfRange { setting: "limits.failure_wait", range: "1ms to 1h" });
+        }
+        Ok(LimitsConfig {
+            failures: self.failures.unwrap_or(5),
+            failure_wait,
+            node: RequestRate {
+                per_second: number("limits.node_requests", self.node_requests, 500)?,
+                burst: number("limits.node_burst", self.node_burst, 5000)?,
+            },
+            operator: RequestRate {
+                per_second: number("limits.operator_requests", self.operator_requests, 500)?,
+                burst: number("limits.operator_burst", self.operator_burst, 5000)?,
+            },
+        })
+    }
+}
+
+fn number(setting: &'static str, given: Option<u32>, default: u32) -> Result<NonZeroU32, InvalidConfig> {
+    NonZeroU32::new(given.unwrap_or(default))
+        .ok_or(InvalidConfig::OutOfRange { setting, range: "at least 1" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_without_a_limit() {
+        let limits = RawLimitsConfig::default().check().expect("the defaults");
+        assert_eq!((limits.failures, limits.node.burst.get()), (5, 5000));
+        for (raw, setting) in [
+            (RawLimitsConfig { node_requests: Some(0), ..Default::default() }, "limits.node_requests"),
+            (RawLimitsConfig { operator_burst: Some(0), ..Default::default() }, "limits.operator_burst"),
+            (
+                RawLimitsConfig { failure_wait: Some("2h".into()), ..Default::default() },
+                "limits.failure_wait",
+            ),
+        ] {
+            let error = raw.check().expect_err("no limit").to_string();
+            assert!(error.starts_with(setting), "{error}");
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! How much one caller may ask for, and how often it may fail, before it has to wait.
+//!
+//! Everything here is in memory and bounded. A restart forgets it, which gives away nothing: what is
+//! guessed at has 256 random bits. The limits are there so that nobody who fails, or does not stop
+//! asking, takes the manager from the others or fills its log.
+
+mod failures;
+mod refusals;
+mod requests;
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use crate::ca::Subject;
+use crate::config::LimitsConfig;
+
+use failures::Failures;
+use refusals::Refusals;
+use requests::RequestLimit;
+
+pub(crate) use refusals::Refused;
+
+/// What is limited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Limit {
+    /// Failed joins and logins of an address: calls that somebody makes who has no identity yet.
+    Enrolment,
+    /// Failed proofs of an identity, of an address.
+    Authentication,
+    /// Requests of a node.
+    Node,
+    /// Requests of an operator.
+    Operator,
+}
+
+/// Who is limited.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum Limited {
+    /// All that comes from an address, or from an IPv6 network.
+    Address(IpAddr),
+    /// Whoever has this certificate.
+    Subject(Subject),
+}
+
+/// All limits of a manager, and what they have refused.
+pub(crate) struct Limits {
+    failures: Failures,
+    nodes: RequestLimit<Subject>,
+    operators: RequestLimit<Subject>,
+    refusals: Refusals,
+}
+
+impl Limit {
+    /// Its name in metrics and in the log.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Enrolment => "enrolment",
+            Self::Authentication => "authentication",
+            Self::Node => "node",
+            Self::Operator => "operator",
+        }
+    }
+
+    /// Of what there was too much.
+    pub(crate) const fn of_what(self) -> &'static str {
+        match self {
+            Self::Enrolment => "failed joins or logins from this address",
+            Self::Authentication => "calls without a valid certificate from this address",
+            Self::Node => "requests of this node",
+            Self::Operator => "requests of this operator",
+        }
+    }
+}
+
+impl Limits {
+    pub(crate) fn new(config: &LimitsConfig) -> Self {
+        Self {
+            failures: Failures::new(config.failures, config.failure_wait),
+            nodes: RequestLimit::new(config.node),
+            operators: RequestLimit::new(config.operator),
+            refusals: Refusals::default(),
+        }
+    }
+
+    /// Counts a request of whom a certificate names. How long it has to wait, if it may not be made now.
+    pub(crate) fn request(&self, subject: &Subject) -> Result<(), (Limit, Duration)> {
+        let (limit, requests) = match subject {
+            Subject::Node { .. } => (Limit::Node, &self.nodes),
+            Subject::Operator(_) => (Limit::Operator, &self.operators),
+        };
+        requests.admit(subject).map_err(|wait| (limit, wait))
+    }
+
+    /// How long an address has to wait until it may try again, if it has failed too often.
+    pub(crate) fn wait(&self, limit: Limit, address: IpAddr) -> Option<Duration> {
+        self.failures.wait(limit, address, Instant::now())
+    }
+
+    /// Counts a failure of an address.
+    pub(crate) fn failed(&self, limit: Limit, address: IpAddr) {
+        self.failures.failed(limit, address, Instant::now());
+    }
+
+    /// What was refused.
+    pub(crate) fn refusals(&self) -> &Refusals {
+        &self.refusals
+    }
+}

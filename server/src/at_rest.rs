@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
@@ -10,6 +11,7 @@ use secretfs_wire::api::{CreateEnvironment, RewrapStep};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::{App, NewValue};
+use crate::authz::Authorizer;
 use crate::config::RawConfig;
 use crate::data_dir::DataDir;
 use crate::keys::{RemoteKeys, VersionContext};
@@ -80,7 +82,8 @@ async fn neither_a_value_nor_a_data_key_nor_the_root_key_is_on_the_disk() {
 
     let Ok(Opening::Unlocked(manager)) = Manager::open(&config).await else { panic!("it does not open") };
     let Manager { config, store, keys, authority } = *manager;
-    let app = App::new(config, store, keys, authority, CancellationToken::new());
+    let authorizer = Arc::new(Authorizer::open(None).expect("policies"));
+    let app = App::new(config, store, keys, authority, authorizer, CancellationToken::new());
     let (prod, db) = ("prod".parse().expect("a name"), "db".parse().expect("a name"));
     app.create_environment(CreateEnvironment {
         name: "prod".parse().expect("a name"),

@@ -25,6 +25,18 @@ pub(crate) struct OperatorIdentity {
     pub(crate) grants: Vec<Grant>,
 }
 
+impl OperatorIdentity {
+    /// Looks an operator up with the roles of this moment; `None` if there is none of this name.
+    pub(crate) async fn of(name: OperatorName, store: &dyn Store) -> Result<Option<Self>, Error> {
+        if !store.operator_exists(&name).await? {
+            return Ok(None);
+        }
+        // Until operators are given roles, each is an administrator.
+        let grants = vec![Grant { role: Role::Admin, environment: None }];
+        Ok(Some(Self { name, grants }))
+    }
+}
+
 /// A node that is served.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct NodeIdentity {
@@ -46,12 +58,8 @@ impl Identity {
         }
         match peer.subject {
             Subject::Operator(name) => {
-                if !store.operator_exists(&name).await? {
-                    return Err(Error::Unauthenticated("this operator is not known here"));
-                }
-                // Until operators are given roles, each is an administrator.
-                let grants = vec![Grant { role: Role::Admin, environment: None }];
-                Ok(Self::Operator(OperatorIdentity { name, grants }))
+                let operator = OperatorIdentity::of(name, store).await?;
+                operator.map(Self::Operator).ok_or(Error::Unauthenticated("this operator is not known here"))
             }
             Subject::Node { environment, name, id } => {
                 match store.node_state(&environment, &name, id).await? {

@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use http::header::RETRY_AFTER;
 use http::{HeaderValue, StatusCode};
 use secretfs_wire::api::{ApiError, ErrorBody, ErrorCode};
-use secretfs_wire::{KeyFingerprint, SecretName, ServiceName, TargetName};
+use secretfs_wire::{Action, EnvironmentName, KeyFingerprint, SecretName, ServiceName, TargetName};
 
 use crate::keys::{BackendFault, KeyError};
 use crate::limits::Limit;
@@ -23,6 +23,8 @@ pub(crate) enum Error {
     Unauthenticated(&'static str),
     #[error("a {caller} may not do this")]
     Denied { caller: &'static str },
+    #[error("no policy allows this operator {action}{}", within(.environment.as_ref()))]
+    NotAllowed { action: Action, environment: Option<EnvironmentName> },
     #[error("this node waits for an operator's approval")]
     PendingApproval,
     #[error("there is no {kind} {name}")]
@@ -77,6 +79,10 @@ pub(crate) enum Error {
 /// The cause behind a failure, for the log.
 pub(crate) type Cause = Box<dyn std::error::Error + Send + Sync>;
 
+fn within(environment: Option<&EnvironmentName>) -> String {
+    environment.map(|name| format!(" in environment {name}")).unwrap_or_default()
+}
+
 fn list(names: &[impl ToString]) -> String {
     names.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
@@ -88,7 +94,7 @@ impl Error {
             Self::Invalid(_) => (ErrorCode::Invalid, StatusCode::BAD_REQUEST),
             Self::NoMethod => (ErrorCode::Invalid, StatusCode::METHOD_NOT_ALLOWED),
             Self::Unauthenticated(_) => (ErrorCode::Unauthenticated, StatusCode::UNAUTHORIZED),
-            Self::Denied { .. } => (ErrorCode::Denied, StatusCode::FORBIDDEN),
+            Self::Denied { .. } | Self::NotAllowed { .. } => (ErrorCode::Denied, StatusCode::FORBIDDEN),
             Self::PendingApproval => (ErrorCode::PendingApproval, StatusCode::FORBIDDEN),
             Self::NotFound { .. } | Self::NotVisible | Self::NoRoute => {
                 (ErrorCode::NotFound, StatusCode::NOT_FOUND)
@@ -117,6 +123,12 @@ impl Error {
     /// What the caller can do next, where the manager knows.
     fn hint(&self) -> Option<String> {
         let hint = match self {
+            Self::NotAllowed { action, environment } => {
+                let within = environment.as_ref().map(|name| format!("-e {name} ")).unwrap_or_default();
+                return Some(format!(
+                    "it takes a role that allows it; `secretfs {within}policy explain {action}` says why"
+                ));
+            }
             Self::PendingApproval => "ask an operator for `secretfs node approve`",
             Self::NotEmpty { .. } => "remove that first",
             Self::Attached { .. } => "detach it first with `secretfs service detach`",

@@ -33,6 +33,10 @@ mod store;
 #[cfg(test)]
 mod testing;
 
+pub use authz::PolicyError;
+pub use authz::trial::{
+    CaseNode, CaseOutcome, Expected, PolicyCase, PolicyCases, PolicyTrial, builtin_policies, policy_schema,
+};
 pub use backup::{About, BackupError, backup, restore};
 pub use config::{
     Config, InvalidConfig, LimitsConfig, PinSource, Pkcs11Config, RawAppRoleConfig, RawConfig,

@@ -201,6 +201,15 @@ pub(crate) fn check(directory: &DataDir, root: &RootKey) -> Result<(), Cause> {
     Ok(())
 }
 
+impl Opening {
+    pub(crate) fn config(&self) -> &Config {
+        match self {
+            Self::Unlocked(manager) => &manager.config,
+            Self::Sealed(sealed) => &sealed.config,
+        }
+    }
+}
+
 impl From<Manager> for Opening {
     fn from(manager: Manager) -> Self {
         Self::Unlocked(Box::new(manager))

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api;
 use crate::app::App;
+use crate::authz::{Authorizer, PolicyError};
 use crate::error::Cause;
 use crate::listener::{self, Certificates, Service};
 use crate::manager::{Manager, OpenError, Opening};
@@ -20,6 +21,9 @@ pub enum RunError {
     /// The listener's certificate or its TLS settings cannot be made.
     #[error("cannot set up TLS")]
     Tls(#[source] Cause),
+    /// One of the organisation's own policies cannot be used: without it doors might be open.
+    #[error("cannot use the policies")]
+    Policies(#[source] PolicyError),
     /// The manager is sealed, and cannot be told its unlock key.
     #[error("cannot listen for unlock keys in the data directory")]
     UnlockSocket(#[source] io::Error),
@@ -33,13 +37,17 @@ pub enum RunError {
 /// [`shutdown_deadline`](crate::Config::shutdown_deadline) to end.
 ///
 /// # Errors
-/// When TLS cannot be set up, or an unlocked manager cannot be opened. A connection's failure is the connection's.
+/// When TLS cannot be set up, a policy is wrong, or an unlocked manager cannot be opened. A connection's failure is the connection's.
 pub async fn run(
     manager: impl Into<Opening>,
     listener: TcpListener,
     shutdown: CancellationToken,
 ) -> Result<(), RunError> {
-    let (manager, confirmation) = match manager.into() {
+    let opening = manager.into();
+    // Before anybody unlocks it: one who did would find it gone.
+    let policies = opening.config().policies.clone();
+    let authorizer = Arc::new(Authorizer::open(policies.as_deref()).map_err(RunError::Policies)?);
+    let (manager, confirmation) = match opening {
         Opening::Unlocked(manager) => (*manager, None),
         Opening::Sealed(sealed) => match sealed::serve(*sealed, &listener, &shutdown).await? {
             Some(unlocked) => unlocked,
@@ -56,7 +64,8 @@ pub async fn run(
         let keys = Arc::clone(&keys);
         async move { keys.sweep().await }
     });
-    let app = Arc::new(App::new(config, store, keys, authority, shutdown.clone()));
+    let following = policies.map(|directory| tokio::spawn(Arc::clone(&authorizer).follow(directory)));
+    let app = Arc::new(App::new(config, store, keys, authority, authorizer, shutdown.clone()));
     let reporting = tokio::spawn({
         let app = Arc::clone(&app);
         async move { app.report_refusals().await }
@@ -74,6 +83,9 @@ pub async fn run(
     let _ = reporting.await;
     renewal.abort();
     sweeping.abort();
+    if let Some(following) = following {
+        following.abort();
+    }
     tracing::info!("the manager has stopped");
     Ok(())
 }

@@ -1,16 +1,17 @@
 //! A manager in memory without its listener, and callers whose certificates it takes as verified.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
 use http::header::CONTENT_TYPE;
-use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http::{Extensions, HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use jiff::{SignedDuration, Timestamp};
 use secretfs_wire::api::{ApiError, CreateEnvironment, CreateToken, ErrorBody};
-use secretfs_wire::{EnvironmentName, JoinToken, NodeId};
+use secretfs_wire::{EnvironmentName, Grant, JoinToken, NodeId};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
@@ -18,7 +19,8 @@ use tower::ServiceExt as _;
 use utoipa::openapi::OpenApi;
 
 use crate::app::App;
-use crate::authn::NodeIdentity;
+use crate::authn::{Identity, NodeIdentity, OperatorIdentity};
+use crate::authz::Authorizer;
 use crate::ca::{PeerCertificate, Subject};
 use crate::config::{RawConfig, RawLimitsConfig};
 use crate::keys::{Keyring, LocalKeys, RemoteKeys};
@@ -56,24 +58,31 @@ impl TestManager {
         Self::start_with(RemoteKeys::new()).await
     }
 
+    /// The same with policies of its own.
+    pub(crate) async fn start_with_policies(directory: &Path) -> Self {
+        Self::configured(RemoteKeys::new(), RawConfig::default(), Some(directory)).await
+    }
+
     /// The same with key backends that take the places of those outside a manager.
     pub(crate) async fn start_with(remote: RemoteKeys) -> Self {
-        Self::configured(remote, RawConfig::default()).await
+        Self::configured(remote, RawConfig::default(), None).await
     }
 
     /// The same with other limits than the default.
     pub(crate) async fn start_limited(limits: RawLimitsConfig) -> Self {
-        Self::configured(RemoteKeys::new(), RawConfig { limits: Some(limits), ..RawConfig::default() }).await
+        let raw = RawConfig { limits: Some(limits), ..RawConfig::default() };
+        Self::configured(RemoteKeys::new(), raw, None).await
     }
 
-    async fn configured(remote: RemoteKeys, raw: RawConfig) -> Self {
+    async fn configured(remote: RemoteKeys, raw: RawConfig, policies: Option<&Path>) -> Self {
         // A heartbeat soon after each change, so that a test sees quickly that there was none.
         let raw = RawConfig { heartbeat_interval: Some("20ms".to_owned()), ..raw };
         let (manager, _) =
             Manager::in_memory(&raw.check().expect("a configuration")).await.expect("a manager");
         let Manager { config, store, authority, .. } = manager;
         let keys = Arc::new(Keyring::new(LocalKeys::in_memory(), remote, Duration::ZERO));
-        let app = Arc::new(App::new(config, store, keys, authority, CancellationToken::new()));
+        let authorizer = Arc::new(Authorizer::open(policies).expect("policies"));
+        let app = Arc::new(App::new(config, store, keys, authority, authorizer, CancellationToken::new()));
         let (router, document) = crate::api::router(Arc::clone(&app));
         for environment in ["prod", "dev"] {
             let name = environment.parse().expect("a name");
@@ -162,6 +171,20 @@ impl TestManager {
         let body = serde_json::to_vec(body).expect("JSON");
         let request = Request::post(path).header(CONTENT_TYPE, "application/json").body(body.into());
         read(self.send(peer, request.expect("a request")).await).await
+    }
+}
+
+/// Roles that an operator has in a request instead of those in the store.
+#[derive(Clone)]
+pub(crate) struct Grants(pub(crate) Vec<Grant>);
+
+/// Takes roles from a request that has some for its operator.
+pub(crate) fn with_grants(identity: Identity, extensions: &Extensions) -> Identity {
+    match (identity, extensions.get::<Grants>()) {
+        (Identity::Operator(operator), Some(Grants(grants))) => {
+            Identity::Operator(OperatorIdentity { grants: grants.clone(), ..operator })
+        }
+        (identity, _) => identity,
     }
 }
 

@@ -3,16 +3,28 @@ use std::sync::Arc;
 use axum::Json as Answer;
 use axum::extract::State;
 use http::StatusCode;
+use secretfs_wire::Action;
 use secretfs_wire::api::{CreateEnvironment, Environment};
 
 use super::body::Json;
-use super::extract::{InEnvironment, Path};
+use super::extract::{Asker, InEnvironment, Path};
 use crate::app::App;
+use crate::authz::Resource;
 use crate::error::Error;
 
 #[utoipa::path(get, path = "/v1/environments", responses((status = 200, body = [Environment])))]
-pub(super) async fn list(State(app): State<Arc<App>>) -> Result<Answer<Vec<Environment>>, Error> {
-    app.environments().await.map(Answer)
+pub(super) async fn list(
+    State(app): State<Arc<App>>,
+    Asker { identity, address }: Asker,
+) -> Result<Answer<Vec<Environment>>, Error> {
+    let mut visible = Vec::new();
+    for environment in app.environments().await? {
+        let resource = Resource::environment(environment.name.clone());
+        if app.authorizer.decide(&identity, Action::EnvironmentSee, &resource, address)?.is_allowed() {
+            visible.push(environment);
+        }
+    }
+    Ok(Answer(visible))
 }
 
 #[utoipa::path(post, path = "/v1/environments", request_body = CreateEnvironment,

@@ -1,10 +1,12 @@
 //! Extractors whose refusals are error bodies like any other.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use axum::extract::{self, FromRequestParts};
+use http::Extensions;
 use http::request::Parts;
-use secretfs_wire::{EnvironmentName, NodeName, SecretName, ServiceName};
+use secretfs_wire::{EnvironmentName, NodeName, OperatorName, SecretName, ServiceName};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use utoipa::IntoParams;
@@ -13,6 +15,7 @@ use crate::app::{App, Speaker};
 use crate::authn::{Identity, NodeIdentity};
 use crate::ca::PeerCertificate;
 use crate::error::Error;
+use crate::listener::PeerAddress;
 
 /// Names in a path.
 pub(super) struct Path<T>(pub(super) T);
@@ -61,6 +64,28 @@ impl FromRequestParts<Arc<App>> for Caller {
     }
 }
 
+/// Who asks and from where, for a handler whose answer depends on what that caller may see.
+pub(super) struct Asker {
+    pub(super) identity: Identity,
+    pub(super) address: IpAddr,
+}
+
+impl FromRequestParts<Arc<App>> for Asker {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Arc<App>) -> Result<Self, Error> {
+        let identity = parts.extensions.get::<Identity>().cloned();
+        let identity = identity.ok_or_else(|| Error::internal("this route is not guarded"))?;
+        Ok(Self { identity, address: address_in(&parts.extensions) })
+    }
+}
+
+/// The address that a request comes from.
+pub(super) fn address_in(extensions: &Extensions) -> IpAddr {
+    // The listener gives it to every request; 0.0.0.0 is in no network that a policy would trust.
+    extensions.get().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |PeerAddress(address)| *address)
+}
+
 /// A path that names an environment.
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Path)]
@@ -104,4 +129,13 @@ pub(super) struct OfNode {
     /// The node.
     #[param(value_type = String)]
     pub(super) node: NodeName,
+}
+
+/// A path that names an operator.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Path)]
+pub(super) struct OfOperator {
+    /// The operator.
+    #[param(value_type = String)]
+    pub(super) operator: OperatorName,
 }

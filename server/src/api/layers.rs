@@ -3,17 +3,19 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use axum::extract::{MatchedPath, Request, State};
+use axum::extract::rejection::RawPathParamsRejection;
+use axum::extract::{MatchedPath, RawPathParams, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use secretfs_wire::Action;
 use secretfs_wire::api::INSTANCE_HEADER;
 use tokio::time::{Instant, timeout};
 
+use super::extract::address_in;
 use super::limiting::Limiting;
 use crate::app::{App, Speaker, now};
 use crate::authn::Identity;
-use crate::authz::Access;
+use crate::authz::Resource;
 use crate::ca::PeerCertificate;
 use crate::error::Error;
 use crate::listener::{PeerAddress, PeerConnection};
@@ -24,6 +26,7 @@ use crate::listener::{PeerAddress, PeerConnection};
 /// time limit, a change that was begun is finished and announced, or not made at all.
 pub(super) async fn authorize(
     State((action, app)): State<(Action, Arc<App>)>,
+    path: Result<RawPathParams, RawPathParamsRejection>,
     mut request: Request,
     next: Next,
 ) -> Response {
@@ -37,9 +40,21 @@ pub(super) async fn authorize(
         Ok(identity) => identity,
         Err(error) => return limiting.unidentified(error).into_response(),
     };
-    if let Err(error) = Access::to(action).check(&identity) {
+    #[cfg(test)]
+    let identity = crate::testing::with_grants(identity, request.extensions());
+    let decided = resource(path).and_then(|resource| {
+        let decision =
+            app.authorizer.decide(&identity, action, &resource, address_in(request.extensions()))?;
+        Ok((resource, decision))
+    });
+    let (resource, decision) = match decided {
+        Ok(decided) => decided,
+        Err(error) => return error.into_response(),
+    };
+    if let Some(error) = decision.refusal(action, &resource) {
+        let policies = decision.policies.join(" ");
         let address = address.map(tracing::field::display);
-        tracing::warn!(%identity, address, %action, path = request.uri().path(), "refused");
+        tracing::warn!(%identity, address, %action, policies, path = request.uri().path(), "refused");
         return limiting.unidentified(error).into_response();
     }
     if let Identity::Node(node) = &identity {
@@ -84,6 +99,12 @@ fn speaker(request: &Request, address: Option<IpAddr>) -> Result<Speaker, Error>
         // Missing only where there is no listener, in tests: each request is then on one of its own.
         connection: connection.unwrap_or_else(PeerConnection::now),
     })
+}
+
+/// What a request is about, by its path.
+fn resource(path: Result<RawPathParams, RawPathParamsRejection>) -> Result<Resource, Error> {
+    let path = path.map_err(|error| Error::Invalid(error.body_text()))?;
+    Resource::from_path(path.iter()).map_err(|error| Error::Invalid(error.to_string()))
 }
 
 /// Who asked, for the log.

@@ -10,6 +10,7 @@ mod layers;
 mod limiting;
 mod node;
 mod nodes;
+mod policies;
 mod sealed;
 mod secrets;
 mod services;
@@ -74,6 +75,9 @@ fn table() -> Vec<(Action, Routes)> {
         (Action::NodeLabel, routes!(nodes::label)),
         (Action::TokenList, routes!(nodes::tokens)),
         (Action::TokenCreate, routes!(nodes::create_token)),
+        (Action::PolicyShow, routes!(policies::show)),
+        (Action::PolicyExplain, routes!(policies::explain)),
+        (Action::PolicyExplain, routes!(policies::explain_of)),
         (Action::NodeJoin, routes!(node::join)),
         (Action::NodeSession, routes!(node::session)),
         (Action::NodeFollow, routes!(node::changes)),

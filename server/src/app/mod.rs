@@ -25,6 +25,7 @@ use jiff::Timestamp;
 use secretfs_wire::api::{Health, HealthState};
 use tokio_util::sync::CancellationToken;
 
+use crate::authz::Authorizer;
 use crate::ca::Authority;
 use crate::config::Config;
 use crate::keys::Keyring;
@@ -48,6 +49,7 @@ pub(crate) struct App {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) keys: Arc<Keyring>,
     pub(crate) authority: Arc<Authority>,
+    pub(crate) authorizer: Arc<Authorizer>,
     pub(crate) metrics: Metrics,
     pub(crate) limits: Limits,
     /// Cancelled when the manager shuts down: streams end, and load balancers look elsewhere.
@@ -65,6 +67,7 @@ impl App {
         store: Arc<dyn Store>,
         keys: Arc<Keyring>,
         authority: Arc<Authority>,
+        authorizer: Arc<Authorizer>,
         stopping: CancellationToken,
     ) -> Self {
         Self {
@@ -79,6 +82,7 @@ impl App {
             store,
             keys,
             authority,
+            authorizer,
             stopping,
         }
     }

@@ -60,6 +60,8 @@ pub struct RawConfig {
     pub max_streams: Option<u32>,
     /// How much one caller may ask for, and how often it may fail. It comes from one source as a whole.
     pub limits: Option<RawLimitsConfig>,
+    /// A directory of the organisation's own policies. Default: none.
+    pub policies: Option<PathBuf>,
     /// The Vault or OpenBao that keys may be kept in. Default: none. It comes from one source as a
     /// whole.
     pub vault: Option<RawVaultConfig>,
@@ -102,6 +104,8 @@ pub struct Config {
     pub max_streams: u32,
     /// How much one caller may ask for, and how often it may fail.
     pub limits: LimitsConfig,
+    /// A directory of the organisation's own policies.
+    pub policies: Option<PathBuf>,
     /// The Vault or OpenBao that keys may be kept in.
     pub vault: Option<VaultConfig>,
     /// An HSM that holds keys.
@@ -164,10 +168,11 @@ impl RawConfig {
         toml::from_str(text).map_err(InvalidConfig::Toml)
     }
 
-    /// The same with the relative paths of sections taken from `directory`, which is where the file is.
+    /// The same with the relative paths of policies and of sections taken from `directory`, which is where the file is.
     #[must_use]
     pub fn relative_to(self, directory: &Path) -> Self {
         Self {
+            policies: self.policies.map(|policies| directory.join(policies)),
             vault: self.vault.map(|vault| vault.relative_to(directory)),
             pkcs11: self.pkcs11.map(|pkcs11| pkcs11.relative_to(directory)),
             ..self
@@ -194,6 +199,7 @@ impl RawConfig {
             max_connections: self.max_connections.or(lower.max_connections),
             max_streams: self.max_streams.or(lower.max_streams),
             limits: self.limits.or(lower.limits),
+            policies: self.policies.or(lower.policies),
             vault: self.vault.or(lower.vault),
             pkcs11: self.pkcs11.or(lower.pkcs11),
         }
@@ -228,6 +234,7 @@ impl RawConfig {
             max_connections: within("max_connections", self.max_connections.unwrap_or(10_000), 1_000_000)?,
             max_streams: within("max_streams", self.max_streams.unwrap_or(256), 100_000)?,
             limits: self.limits.unwrap_or_default().check()?,
+            policies: self.policies,
             vault: self.vault.map(RawVaultConfig::check).transpose()?,
             pkcs11: self.pkcs11.map(RawPkcs11Config::check).transpose()?,
         })

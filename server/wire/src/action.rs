@@ -42,6 +42,8 @@ actions! {
 
     /// Lists environments; each is shown to who may see into it.
     EnvironmentList = "environment.list",
+    /// Sees an environment among others.
+    EnvironmentSee = "environment.see",
     /// Creates an environment.
     EnvironmentCreate = "environment.create",
     /// Removes an empty environment.
@@ -113,6 +115,27 @@ actions! {
     TokenList = "token.list",
     /// Makes a join token.
     TokenCreate = "token.create",
+
+    /// Lists operators and their roles.
+    OperatorList = "operator.list",
+    /// Adds an operator.
+    OperatorAdd = "operator.add",
+    /// Gives an operator other roles.
+    OperatorGrant = "operator.grant",
+    /// Removes an operator.
+    OperatorRemove = "operator.remove",
+    /// An operator is given a first certificate.
+    OperatorLogin = "operator.login",
+    /// An operator renews a certificate.
+    OperatorRenew = "operator.renew",
+
+    /// Shows the policies that count.
+    PolicyShow = "policy.show",
+    /// Says whether an operator may do something, and why.
+    PolicyExplain = "policy.explain",
+
+    /// Reads the audit log, as a whole or of an environment.
+    AuditRead = "audit.read",
 
     /// A host joins.
     NodeJoin = "node.join",

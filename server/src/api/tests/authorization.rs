@@ -5,110 +5,137 @@ use std::collections::BTreeSet;
 use axum::body::Body;
 use http::{Method, Request, StatusCode};
 use jiff::Timestamp;
-use secretfs_wire::Action;
 use secretfs_wire::api::ErrorCode;
+use secretfs_wire::{Grant, Role};
 
-use crate::authz::Access::{self, AnyIdentity, Join, Node, Operator};
+use crate::authz::tests::table::{
+    ANONYMOUS, EVERY_NODE, EVERY_OPERATOR, in_its_environment, in_no_environment, words,
+};
 use crate::ca::{PeerCertificate, Subject};
-use crate::testing::{TestManager, node_peer, peer, read};
+use crate::testing::{Grants, TestManager, node_peer, peer, read};
 
 /// Written out a second time: the routes' own table is what is tested.
-const ROUTES: [(&str, &str, Action); 42] = [
-    ("GET", "/metrics", Action::ManagerMetrics),
-    ("GET", "/v1/environments", Action::EnvironmentList),
-    ("POST", "/v1/environments", Action::EnvironmentCreate),
-    ("DELETE", "/v1/environments/{environment}", Action::EnvironmentRemove),
-    ("POST", "/v1/environments/{environment}/key/migrate", Action::KeyMigrate),
-    ("POST", "/v1/environments/{environment}/key/retire", Action::KeyRetire),
-    ("POST", "/v1/environments/{environment}/key/rewrap", Action::KeyRewrap),
-    ("POST", "/v1/environments/{environment}/key/rotate", Action::KeyRotate),
-    ("GET", "/v1/environments/{environment}/nodes", Action::NodeList),
-    ("GET", "/v1/environments/{environment}/nodes/{node}", Action::NodeInspect),
-    ("DELETE", "/v1/environments/{environment}/nodes/{node}", Action::NodeRemove),
-    ("POST", "/v1/environments/{environment}/nodes/{node}/approve", Action::NodeApprove),
-    ("PATCH", "/v1/environments/{environment}/nodes/{node}/labels", Action::NodeLabel),
-    ("POST", "/v1/environments/{environment}/nodes/{node}/revoke", Action::NodeRevoke),
-    ("GET", "/v1/environments/{environment}/secrets", Action::SecretList),
-    ("GET", "/v1/environments/{environment}/secrets/{secret}", Action::SecretInspect),
-    ("POST", "/v1/environments/{environment}/secrets/{secret}", Action::SecretCreate),
-    ("DELETE", "/v1/environments/{environment}/secrets/{secret}", Action::SecretRemove),
-    ("POST", "/v1/environments/{environment}/secrets/{secret}/rollback", Action::SecretRollback),
-    ("POST", "/v1/environments/{environment}/secrets/{secret}/versions", Action::SecretRotate),
-    ("GET", "/v1/environments/{environment}/services", Action::ServiceList),
-    ("GET", "/v1/environments/{environment}/services/{service}", Action::ServiceInspect),
-    ("POST", "/v1/environments/{environment}/services/{service}", Action::ServiceCreate),
-    ("DELETE", "/v1/environments/{environment}/services/{service}", Action::ServiceRemove),
-    ("POST", "/v1/environments/{environment}/services/{service}/assignments", Action::ServiceAssign),
-    ("DELETE", "/v1/environments/{environment}/services/{service}/assignments", Action::ServiceUnassign),
-    ("POST", "/v1/environments/{environment}/services/{service}/attachments", Action::ServiceAttach),
-    (
-        "DELETE",
-        "/v1/environments/{environment}/services/{service}/attachments/{secret}",
-        Action::ServiceDetach,
-    ),
-    ("GET", "/v1/environments/{environment}/services/{service}/templates/{target}", Action::TemplateShow),
-    ("PUT", "/v1/environments/{environment}/services/{service}/templates/{target}", Action::TemplateSet),
-    (
-        "DELETE",
-        "/v1/environments/{environment}/services/{service}/templates/{target}",
-        Action::TemplateRemove,
-    ),
-    ("GET", "/v1/environments/{environment}/tokens", Action::TokenList),
-    ("POST", "/v1/environments/{environment}/tokens", Action::TokenCreate),
-    ("POST", "/v1/join", Action::NodeJoin),
-    ("GET", "/v1/keys", Action::KeyList),
-    ("POST", "/v1/keys/{key}", Action::KeyImport),
-    ("POST", "/v1/node/envelopes", Action::NodeFetch),
-    ("POST", "/v1/node/changes", Action::NodeFollow),
-    ("POST", "/v1/node/renew", Action::NodeRenew),
-    ("POST", "/v1/node/session", Action::NodeSession),
-    ("POST", "/v1/node/usage", Action::NodeReport),
-    ("GET", "/v1/sys/health", Action::ManagerHealth),
+const ROUTES: [(&str, &str, &str); 46] = [
+    ("GET", "/metrics", "manager.metrics"),
+    ("GET", "/v1/environments", "environment.list"),
+    ("POST", "/v1/environments", "environment.create"),
+    ("DELETE", "/v1/environments/{environment}", "environment.remove"),
+    ("POST", "/v1/environments/{environment}/key/migrate", "key.migrate"),
+    ("POST", "/v1/environments/{environment}/key/retire", "key.retire"),
+    ("POST", "/v1/environments/{environment}/key/rewrap", "key.rewrap"),
+    ("POST", "/v1/environments/{environment}/key/rotate", "key.rotate"),
+    ("GET", "/v1/environments/{environment}/nodes", "node.list"),
+    ("GET", "/v1/environments/{environment}/nodes/{node}", "node.inspect"),
+    ("DELETE", "/v1/environments/{environment}/nodes/{node}", "node.remove"),
+    ("POST", "/v1/environments/{environment}/nodes/{node}/approve", "node.approve"),
+    ("PATCH", "/v1/environments/{environment}/nodes/{node}/labels", "node.label"),
+    ("POST", "/v1/environments/{environment}/nodes/{node}/revoke", "node.revoke"),
+    ("GET", "/v1/environments/{environment}/secrets", "secret.list"),
+    ("GET", "/v1/environments/{environment}/secrets/{secret}", "secret.inspect"),
+    ("POST", "/v1/environments/{environment}/secrets/{secret}", "secret.create"),
+    ("DELETE", "/v1/environments/{environment}/secrets/{secret}", "secret.remove"),
+    ("POST", "/v1/environments/{environment}/secrets/{secret}/rollback", "secret.rollback"),
+    ("POST", "/v1/environments/{environment}/secrets/{secret}/versions", "secret.rotate"),
+    ("GET", "/v1/environments/{environment}/services", "service.list"),
+    ("GET", "/v1/environments/{environment}/services/{service}", "service.inspect"),
+    ("POST", "/v1/environments/{environment}/services/{service}", "service.create"),
+    ("DELETE", "/v1/environments/{environment}/services/{service}", "service.remove"),
+    ("POST", "/v1/environments/{environment}/services/{service}/assignments", "service.assign"),
+    ("DELETE", "/v1/environments/{environment}/services/{service}/assignments", "service.unassign"),
+    ("POST", "/v1/environments/{environment}/services/{service}/attachments", "service.attach"),
+    ("DELETE", "/v1/environments/{environment}/services/{service}/attachments/{secret}", "service.detach"),
+    ("GET", "/v1/environments/{environment}/services/{service}/templates/{target}", "template.show"),
+    ("PUT", "/v1/environments/{environment}/services/{service}/templates/{target}", "template.set"),
+    ("DELETE", "/v1/environments/{environment}/services/{service}/templates/{target}", "template.remove"),
+    ("GET", "/v1/environments/{environment}/tokens", "token.list"),
+    ("POST", "/v1/environments/{environment}/tokens", "token.create"),
+    ("POST", "/v1/join", "node.join"),
+    ("GET", "/v1/keys", "key.list"),
+    ("POST", "/v1/keys/{key}", "key.import"),
+    ("POST", "/v1/node/envelopes", "node.fetch"),
+    ("POST", "/v1/node/changes", "node.follow"),
+    ("POST", "/v1/node/renew", "node.renew"),
+    ("POST", "/v1/node/session", "node.session"),
+    ("POST", "/v1/node/usage", "node.report"),
+    ("GET", "/v1/policies", "policy.show"),
+    ("POST", "/v1/policies/explain", "policy.explain"),
+    ("POST", "/v1/policies/explain/{operator}", "policy.explain"),
+    ("GET", "/v1/sys/health", "manager.health"),
+    ("GET", "/v1/sys/openapi.json", "manager.describe"),
 ];
-const OPENAPI: (&str, &str, Action) = ("GET", "/v1/sys/openapi.json", Action::ManagerDescribe);
+
+/// Somebody who calls.
+enum Caller {
+    Anonymous,
+    /// A certificate that is not honoured any more, and what its bearer is told.
+    Refused(ErrorCode),
+    Node,
+    NoRole,
+    /// A role in prod, to which all requests go.
+    InProd(Role),
+    /// A role in another environment.
+    InDev,
+    Everywhere(Role),
+}
 
 /// What a caller is told: `None` when it is let through, whatever comes then.
-fn expected(access: Access, caller: &str) -> Option<ErrorCode> {
-    match (access, caller) {
-        // A certificate that is no longer honoured is refused everywhere, even where none is needed.
-        (_, "revoked node" | "removed node" | "expired operator" | "unknown operator") => {
-            Some(ErrorCode::Unauthenticated)
+fn expected(caller: &Caller, path: &str, action: &'static str) -> Option<ErrorCode> {
+    let every_operator = || words(&[EVERY_OPERATOR]).contains(&action) && !path.ends_with("{operator}");
+    let in_environment = path.contains("{environment}");
+    let may = match caller {
+        // A certificate that is not honoured is refused everywhere, even where none is needed.
+        Caller::Refused(code) => return Some(*code),
+        Caller::Anonymous if !words(&[ANONYMOUS]).contains(&action) => {
+            return Some(ErrorCode::Unauthenticated);
         }
-        (_, "pending node") => Some(ErrorCode::PendingApproval),
-        (Join, _) => None,
-        (_, "anonymous") => Some(ErrorCode::Unauthenticated),
-        (AnyIdentity, _) | (Operator, "operator") | (Node, "node" | "node of another environment") => None,
-        (Operator | Node, _) => Some(ErrorCode::Denied),
-    }
+        Caller::Anonymous => true,
+        Caller::Node => words(&[EVERY_NODE]).contains(&action),
+        Caller::NoRole | Caller::InDev => every_operator(),
+        Caller::InProd(role) => {
+            every_operator() || in_environment && in_its_environment(*role).contains(&action)
+        }
+        Caller::Everywhere(role) => {
+            let roles = if in_environment { in_its_environment(*role) } else { in_no_environment(*role) };
+            every_operator() || roles.contains(&action)
+        }
+    };
+    (!may).then_some(ErrorCode::Denied)
 }
 
 #[tokio::test]
 async fn every_route_lets_in_whom_it_should() {
     let manager = TestManager::start().await;
-    let rows: Vec<_> = ROUTES.into_iter().chain([OPENAPI]).collect();
-    let tested: BTreeSet<_> = rows.iter().map(|(method, path, _)| format!("{method} {path}")).collect();
+    let tested: BTreeSet<_> = ROUTES.iter().map(|(method, path, _)| format!("{method} {path}")).collect();
     assert_eq!(documented(&manager), tested, "each route has a row, and each row a route");
 
     let callers = callers(&manager).await;
-    for (method, path, action) in rows {
-        // Nothing of this name is there, so whoever is let through changes nothing.
-        let path = ["{environment}", "{secret}", "{service}", "{target}", "{node}"]
-            .iter()
-            .fold(path.to_owned(), |path, parameter| path.replace(parameter, "absent"));
-        for (caller, certificate) in &callers {
-            let request = Request::builder()
+    assert_eq!(callers.len(), 1 + 5 + 2 + 1 + 3 * Role::ALL.len());
+    for (method, path, action) in ROUTES {
+        let uri = fill(path);
+        for (name, caller, certificate, grants) in &callers {
+            let mut request = Request::builder()
                 .method(method.parse::<Method>().expect("a method"))
-                .uri(&path)
+                .uri(&uri)
                 .body(Body::empty())
                 .expect("a request");
+            request.extensions_mut().insert(Grants(grants.clone()));
             let response = manager.send(certificate.as_ref(), request).await;
             let told = match response.status() {
                 StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Some(read(response).await.error().code),
+                // Whether there is such a thing, or the request is well-formed, is for handlers to say.
                 _ => None,
             };
-            assert_eq!(told, expected(Access::to(action), caller), "{caller}: {method} {path}");
+            assert_eq!(told, expected(caller, path, action), "{name}: {method} {path}");
         }
     }
+}
+
+/// A path in prod, where nothing of these names is.
+fn fill(path: &str) -> String {
+    let path = path.replace("{environment}", "prod");
+    ["{secret}", "{service}", "{target}", "{node}", "{key}", "{operator}"]
+        .iter()
+        .fold(path, |path, parameter| path.replace(parameter, "absent"))
 }
 
 fn documented(manager: &TestManager) -> BTreeSet<String> {
@@ -123,7 +150,9 @@ fn documented(manager: &TestManager) -> BTreeSet<String> {
         .collect()
 }
 
-async fn callers(manager: &TestManager) -> Vec<(&'static str, Option<PeerCertificate>)> {
+type Row = (String, Caller, Option<PeerCertificate>, Vec<Grant>);
+
+async fn callers(manager: &TestManager) -> Vec<Row> {
     let store = &manager.app.store;
     let revoked = manager.join("prod", "revoked", false).await;
     store.revoke(&revoked.environment, &revoked.name).await.expect("revoked");
@@ -131,16 +160,34 @@ async fn callers(manager: &TestManager) -> Vec<(&'static str, Option<PeerCertifi
     store.remove_node(&removed.environment, &removed.name).await.expect("removed");
     // Of the same name, but another node.
     manager.join("prod", "removed", false).await;
+    let pending = manager.join("prod", "pending", true).await;
     let expired = PeerCertificate { not_after: Timestamp::now(), ..TestManager::operator() };
-    vec![
-        ("anonymous", None),
-        ("operator", Some(TestManager::operator())),
-        ("expired operator", Some(expired)),
-        ("unknown operator", Some(peer(Subject::Operator("eve".parse().expect("a name"))))),
-        ("node", Some(node_peer(&manager.join("prod", "node", false).await))),
-        ("node of another environment", Some(node_peer(&manager.join("dev", "node", false).await))),
-        ("pending node", Some(node_peer(&manager.join("prod", "pending", true).await))),
-        ("revoked node", Some(node_peer(&revoked))),
-        ("removed node", Some(node_peer(&removed))),
-    ]
+    let unknown = peer(Subject::Operator("eve".parse().expect("a name")));
+
+    let unauthenticated = || Caller::Refused(ErrorCode::Unauthenticated);
+    let node = |name: &str, caller, peer| (name.to_owned(), caller, Some(peer), Vec::new());
+    let admin = vec![Grant { role: Role::Admin, environment: None }];
+    let mut rows: Vec<Row> = vec![
+        ("anonymous".to_owned(), Caller::Anonymous, None, Vec::new()),
+        ("expired operator".to_owned(), unauthenticated(), Some(expired), admin.clone()),
+        ("unknown operator".to_owned(), unauthenticated(), Some(unknown), admin),
+        node("revoked node", unauthenticated(), node_peer(&revoked)),
+        node("removed node", unauthenticated(), node_peer(&removed)),
+        node("pending node", Caller::Refused(ErrorCode::PendingApproval), node_peer(&pending)),
+        node("node in prod", Caller::Node, node_peer(&manager.join("prod", "node", false).await)),
+        node("node in dev", Caller::Node, node_peer(&manager.join("dev", "node", false).await)),
+        ("no role".to_owned(), Caller::NoRole, Some(TestManager::operator()), Vec::new()),
+    ];
+    for role in Role::ALL {
+        let within = |name: &str| Some(name.parse().expect("a name"));
+        for (place, caller, environment) in [
+            ("in prod", Caller::InProd(role), within("prod")),
+            ("in dev", Caller::InDev, within("dev")),
+            ("everywhere", Caller::Everywhere(role), None),
+        ] {
+            let grants = vec![Grant { role, environment }];
+            rows.push((format!("{role} {place}"), caller, Some(TestManager::operator()), grants));
+        }
+    }
+    rows
 }

@@ -8,6 +8,7 @@ mod error;
 mod key;
 mod node;
 mod open;
+mod policy;
 mod secret;
 mod service;
 mod system;
@@ -24,6 +25,7 @@ pub use node::{
     JoinRequest, Joined, Node, NodeState, RenewRequest, Renewed, Session, Token, TokenState,
 };
 pub use open::{LostOpens, Open, OpenReport, REPORT_MAX_OPENS};
+pub use policy::{Explain, Explanation, PoliciesInForce, Policy, PolicyEffect};
 pub use secret::{AttachedTo, Rollback, Rotated, Secret, SecretDetails, SecretVersion};
 pub use service::{Assignment, Attach, Attachment, Service, ServiceDetails, Template, TemplateDetails};
 pub use system::{Health, HealthState};

@@ -1,0 +1,193 @@
+//! From who asks and what for to the entities that policies speak of; only those that a request needs.
+
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
+
+use cedar_policy::{Context, Entities, Entity, EntityUid, Request, RestrictedExpression};
+use secretfs_wire::{EnvironmentName, Grant, Role};
+
+use super::model::{Model, uid};
+use super::resource::{Kind, Subject};
+use crate::authn::{Identity, NodeIdentity};
+use crate::error::Cause;
+
+type Attributes = HashMap<String, RestrictedExpression>;
+
+/// A question to the policies: the request, and all they can look at.
+pub(super) struct Question {
+    pub(super) request: Request,
+    pub(super) entities: Entities,
+}
+
+impl Question {
+    /// # Errors
+    /// When the schema does not have this action for this caller or this kind of thing.
+    pub(super) fn new(
+        model: &Model,
+        identity: &Identity,
+        action: &Entity,
+        resource: &Subject<'_>,
+        address: IpAddr,
+    ) -> Result<Self, Cause> {
+        let mut built = Builder { model, entities: vec![action.clone()] };
+        let environment = match resource {
+            Subject::Environment(name) | Subject::Inside(name, ..) => Some(*name),
+            Subject::OwnNode(node) => Some(&node.environment),
+            Subject::Manager | Subject::Key(_) | Subject::Operator(_) => None,
+        };
+        let principal = built.principal(identity, environment)?;
+        let resource = built.resource(resource)?;
+        if let Some(environment) = environment {
+            built.environment(environment)?;
+        }
+        // The caller's own environment is there too when it is asked about nothing in it.
+        if let (Identity::Node(node), None) = (identity, environment) {
+            built.environment(&node.environment)?;
+        }
+        let address = [("address".to_owned(), RestrictedExpression::new_ip(address.to_string()))];
+        let context = Context::from_pairs(address)?;
+        let request = Request::new(principal, action.uid(), resource, context, Some(&model.schema))?;
+        // Their form is this module's own doing; what they are built from has been checked.
+        let schema = cfg!(debug_assertions).then_some(&model.schema);
+        if schema.is_some() {
+            built.entities.retain(|entity| *entity.uid().type_name() != model.types.action);
+        }
+        Ok(Self { request, entities: Entities::from_entities(built.entities, schema)? })
+    }
+}
+
+struct Builder<'a> {
+    model: &'a Model,
+    entities: Vec<Entity>,
+}
+
+impl Builder<'_> {
+    fn add(
+        &mut self,
+        uid: EntityUid,
+        attributes: Attributes,
+        parents: HashSet<EntityUid>,
+    ) -> Result<(), Cause> {
+        // Who asks may be what is asked about.
+        if !self.entities.iter().any(|entity| entity.uid() == uid) {
+            self.entities.push(Entity::new(uid, attributes, parents)?);
+        }
+        Ok(())
+    }
+
+    fn principal(
+        &mut self,
+        identity: &Identity,
+        environment: Option<&EnvironmentName>,
+    ) -> Result<EntityUid, Cause> {
+        let types = &self.model.types;
+        match identity {
+            Identity::Anonymous => {
+                let uid = uid(&types.anonymous, "anonymous");
+                self.add(uid.clone(), HashMap::new(), HashSet::new())?;
+                Ok(uid)
+            }
+            Identity::Node(node) => self.node(node),
+            Identity::Operator(operator) => {
+                let uid = uid(&types.operator, operator.name.as_str());
+                let roles = self.roles(&operator.grants, environment);
+                self.add(uid.clone(), named(operator.name.as_str()), roles)?;
+                Ok(uid)
+            }
+        }
+    }
+
+    /// The roles that grants give. Who has one everywhere has it in the environment that is asked about.
+    fn roles(&self, grants: &[Grant], environment: Option<&EnvironmentName>) -> HashSet<EntityUid> {
+        let mut roles = HashSet::new();
+        for Grant { role, environment: within } in grants {
+            match within {
+                Some(within) => {
+                    roles.insert(self.role(*role, Some(within)));
+                }
+                None => {
+                    roles.insert(self.role(*role, None));
+                    roles.extend(environment.map(|environment| self.role(*role, Some(environment))));
+                }
+            }
+        }
+        roles
+    }
+
+    fn role(&self, role: Role, environment: Option<&EnvironmentName>) -> EntityUid {
+        match environment {
+            Some(environment) => uid(&self.model.types.role, format!("{environment}/{role}")),
+            None => uid(&self.model.types.role, role.as_str()),
+        }
+    }
+
+    fn resource(&mut self, resource: &Subject<'_>) -> Result<EntityUid, Cause> {
+        let types = &self.model.types;
+        match resource {
+            Subject::Manager => {
+                let uid = uid(&types.manager, "manager");
+                self.add(uid.clone(), HashMap::new(), HashSet::new())?;
+                Ok(uid)
+            }
+            Subject::Environment(name) => Ok(uid(&types.environment, name)),
+            Subject::Inside(environment, kind, name) => self.inside(environment, *kind, name),
+            Subject::Key(name) => {
+                let uid = uid(&types.key, name);
+                self.add(uid.clone(), named(name), HashSet::new())?;
+                Ok(uid)
+            }
+            Subject::Operator(name) => {
+                let uid = uid(&types.operator, name);
+                self.add(uid.clone(), named(name.as_str()), HashSet::new())?;
+                Ok(uid)
+            }
+            Subject::OwnNode(node) => self.node(node),
+        }
+    }
+
+    fn node(&mut self, node: &NodeIdentity) -> Result<EntityUid, Cause> {
+        self.inside(&node.environment, Kind::Node, node.name.as_str())
+    }
+
+    fn inside(&mut self, within: &EnvironmentName, kind: Kind, name: &str) -> Result<EntityUid, Cause> {
+        let types = &self.model.types;
+        let of = match kind {
+            Kind::Secret => &types.secret,
+            Kind::Service => &types.service,
+            Kind::Node => &types.node,
+        };
+        let (uid, environment) = (uid(of, format!("{within}/{name}")), uid(&types.environment, within));
+        let mut attributes = named(name);
+        let reference = RestrictedExpression::new_entity_uid(environment.clone());
+        attributes.insert("environment".to_owned(), reference);
+        self.add(uid.clone(), attributes, HashSet::from([environment]))?;
+        Ok(uid)
+    }
+
+    fn environment(&mut self, name: &EnvironmentName) -> Result<(), Cause> {
+        let uid = uid(&self.model.types.environment, name);
+        let mut attributes = named(name.as_str());
+        attributes.insert("environment".to_owned(), RestrictedExpression::new_entity_uid(uid.clone()));
+        for role in Role::ALL {
+            let role_in_it = RestrictedExpression::new_entity_uid(self.role(role, Some(name)));
+            attributes.insert(plural(role).to_owned(), role_in_it);
+        }
+        self.add(uid, attributes, HashSet::new())
+    }
+}
+
+/// The attribute of an environment that has a role's members.
+const fn plural(role: Role) -> &'static str {
+    match role {
+        Role::Viewer => "viewers",
+        Role::Editor => "editors",
+        Role::Granter => "granters",
+        Role::NodeAdmin => "node_admins",
+        Role::Auditor => "auditors",
+        Role::Admin => "admins",
+    }
+}
+
+fn named(name: &str) -> Attributes {
+    HashMap::from([("name".to_owned(), RestrictedExpression::new_string(name.to_owned()))])
+}

@@ -1,0 +1,100 @@
+//! What a request is about.
+
+use secretfs_wire::audit::Object;
+use secretfs_wire::{Action, EnvironmentName, InvalidName, OperatorName};
+
+use crate::authn::{Identity, NodeIdentity};
+
+/// What a request is about, by the names in its path.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Resource {
+    /// The environment that it is in.
+    pub(crate) environment: Option<EnvironmentName>,
+    /// The names in it.
+    pub(crate) object: Object,
+}
+
+/// The one thing among the names that is decided about.
+pub(super) enum Subject<'a> {
+    Manager,
+    Environment(&'a EnvironmentName),
+    Inside(&'a EnvironmentName, Kind, &'a str),
+    Key(&'a str),
+    Operator(&'a OperatorName),
+    OwnNode(&'a NodeIdentity),
+}
+
+/// What there is in an environment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Secret,
+    Service,
+    Node,
+}
+
+impl Resource {
+    /// Takes names from a path's parameters. One of another kind is not looked at.
+    ///
+    /// # Errors
+    /// When something is not a name.
+    pub(crate) fn from_path<'a>(
+        parameters: impl IntoIterator<Item = (&'a str, &'a str)>,
+    ) -> Result<Self, InvalidName> {
+        let mut resource = Self::default();
+        let object = &mut resource.object;
+        for (parameter, name) in parameters {
+            match parameter {
+                "environment" => resource.environment = Some(name.parse()?),
+                "secret" => object.secret = Some(name.parse()?),
+                "service" => object.service = Some(name.parse()?),
+                "target" => object.target = Some(name.parse()?),
+                "node" => object.node = Some(name.parse()?),
+                "operator" => object.operator = Some(name.parse()?),
+                "key" => object.key = Some(name.parse()?),
+                _ => {}
+            }
+        }
+        Ok(resource)
+    }
+
+    /// A whole environment.
+    pub(crate) fn environment(name: EnvironmentName) -> Self {
+        Self { environment: Some(name), object: Object::NONE }
+    }
+
+    /// The thing that is decided about. What is done on one's own behalf is about oneself; of a secret in a
+    /// service, and of a file of it, it is the service.
+    pub(super) fn subject<'a>(&'a self, identity: &'a Identity, action: Action) -> Subject<'a> {
+        let object = &self.object;
+        match (identity, action) {
+            (
+                Identity::Node(node),
+                Action::NodeSession
+                | Action::NodeFollow
+                | Action::NodeFetch
+                | Action::NodeRenew
+                | Action::NodeReport
+                | Action::NodeAudit,
+            ) => return Subject::OwnNode(node),
+            (Identity::Operator(operator), Action::OperatorRenew | Action::PolicyExplain)
+                if object.operator.is_none() =>
+            {
+                return Subject::Operator(&operator.name);
+            }
+            _ => {}
+        }
+        if let Some(environment) = &self.environment {
+            return match (&object.service, &object.secret, &object.node) {
+                (Some(service), ..) => Subject::Inside(environment, Kind::Service, service.as_str()),
+                (None, Some(secret), _) => Subject::Inside(environment, Kind::Secret, secret.as_str()),
+                (None, None, Some(node)) => Subject::Inside(environment, Kind::Node, node.as_str()),
+                (None, None, None) => Subject::Environment(environment),
+            };
+        }
+        match (&object.operator, &object.key) {
+            (Some(operator), _) => Subject::Operator(operator),
+            (None, Some(key)) => Subject::Key(key.as_str()),
+            (None, None) => Subject::Manager,
+        }
+    }
+}

@@ -36,6 +36,11 @@ impl Operator {
         Ok(Self { client, environment })
     }
 
+    /// The environment that was named, if one was.
+    pub(super) fn environment_name(&self) -> Option<&EnvironmentName> {
+        self.environment.as_ref()
+    }
+
     /// The calls inside the environment that was named.
     pub(super) fn environment(&self) -> Result<EnvironmentClient<'_>, Failure> {
         match &self.environment {

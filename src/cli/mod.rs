@@ -14,6 +14,7 @@ mod labels;
 mod manager;
 mod node;
 mod output;
+mod policy;
 mod run;
 mod secret;
 mod service;
@@ -119,6 +120,9 @@ enum Command {
     /// The keys under which everything is encrypted: rotate, move, retire
     #[command(subcommand)]
     Key(key::KeyCommand),
+    /// Who may do what: the policies that decide, and why they decide as they do
+    #[command(subcommand)]
+    Policy(policy::PolicyCommand),
     /// Nodes: join, run, approve, revoke
     #[command(subcommand)]
     Node(node::NodeCommand),
@@ -168,6 +172,7 @@ async fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Secret(command) => secret::run(command, &global, file()?).await,
         Command::Service(command) => service::run(command, &global, file()?).await,
         Command::Key(command) => key::run(command, &global, file()?).await,
+        Command::Policy(command) => policy::run(command, &global, file()?).await,
         Command::Node(command) => node::run(command, &global, file()?).await,
         Command::Run(args) => return run::run(args, &global).await,
         Command::Completions(args) => completions::run(&args),

@@ -6,11 +6,13 @@ use bytes::Bytes;
 use reqwest::Method;
 use secretfs_wire::api::{
     ApproveNode, Assignment, Attach, Attachment, ChangeLabels, CreateEnvironment, CreateToken, CreatedToken,
-    Environment, EnvironmentKeys, MigrateKey, Node, PLAIN_TEXT, RetiredKey, RewrapStep, Rewrapped, Rollback,
-    Rotated, RotatedKey, Secret, SecretDetails, Service, ServiceDetails, Template, TemplateDetails, Token,
+    Environment, EnvironmentKeys, Explain, Explanation, MigrateKey, Node, PLAIN_TEXT, PoliciesInForce,
+    RetiredKey, RewrapStep, Rewrapped, Rollback, Rotated, RotatedKey, Secret, SecretDetails, Service,
+    ServiceDetails, Template, TemplateDetails, Token,
 };
 use secretfs_wire::{
-    EnvironmentName, KeyName, Labels, NodeName, Ownership, SecretBytes, SecretName, ServiceName, TargetName,
+    EnvironmentName, KeyName, Labels, NodeName, OperatorName, Ownership, SecretBytes, SecretName,
+    ServiceName, TargetName,
 };
 use serde::de::DeserializeOwned;
 use url::Url;
@@ -70,6 +72,21 @@ impl OperatorClient {
     pub(crate) async fn import_key(&self, name: &KeyName, key: SecretBytes) -> Result<(), ClientError> {
         let request = self.http.request(Method::POST, &["v1", "keys", name.as_str()]);
         success(with_value(request, Bytes::from_owner(Exposed(key)))).await.map(drop)
+    }
+
+    /// The policies that count.
+    pub(crate) async fn policies(&self) -> Result<PoliciesInForce, ClientError> {
+        self.http.get(&["v1", "policies"]).await
+    }
+
+    /// Whether an operator may do something, and why; without a name the one who asks.
+    pub(crate) async fn explain(
+        &self,
+        operator: Option<&OperatorName>,
+        asked: &Explain,
+    ) -> Result<Explanation, ClientError> {
+        let path = ["v1", "policies", "explain"].into_iter().chain(operator.map(OperatorName::as_str));
+        self.http.send(Method::POST, &path.collect::<Vec<_>>(), asked).await
     }
 
     /// The calls inside one environment.

@@ -30,6 +30,7 @@ mod living_mount;
 mod network_cut;
 mod outage;
 mod ownership;
+mod policies;
 mod reading;
 mod renewal;
 mod revocation;
@@ -75,6 +76,7 @@ fn main() -> ExitCode {
         network_cut::trials(),
         outage::trials(),
         ownership::trials(),
+        policies::trials(),
         reading::trials(),
         renewal::trials(),
         revocation::trials(),

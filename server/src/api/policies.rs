@@ -10,7 +10,7 @@ use super::body::Json;
 use super::extract::{Asker, OfOperator, Path};
 use crate::app::App;
 use crate::authn::{Identity, OperatorIdentity};
-use crate::authz::{Decision, Resource};
+use crate::authz::Decision;
 use crate::error::Error;
 
 #[utoipa::path(get, path = "/v1/policies", responses((status = 200, body = PoliciesInForce)))]
@@ -46,11 +46,11 @@ pub(super) async fn explain_of(
 
 fn answer(app: &App, about: &Identity, asker: &Asker, asked: Explain) -> Result<Answer<Explanation>, Error> {
     let Explain { action, environment, object, address } = asked;
-    let resource = Resource { environment, object };
-    let address = address.unwrap_or(asker.address);
-    let decided = app.authorizer.decide(about, action, &resource, address);
-    let decision =
-        decided.map_err(|error| Error::Invalid(format!("{action} is not asked for so: {error}")))?;
+    let resource = app.authorizer.resource(action, environment, object);
+    let decision = app
+        .authorizer
+        .decide(about, action, &resource, address.unwrap_or(asker.address))
+        .map_err(|error| Error::Invalid(error.to_string()))?;
     let allowed = decision.is_allowed();
     let Decision { policies, errors, .. } = decision;
     Ok(Answer(Explanation { allowed, policies, errors }))

@@ -151,12 +151,8 @@ impl Builder<'_> {
 
     fn inside(&mut self, within: &EnvironmentName, kind: Kind, name: &str) -> Result<EntityUid, Cause> {
         let types = &self.model.types;
-        let of = match kind {
-            Kind::Secret => &types.secret,
-            Kind::Service => &types.service,
-            Kind::Node => &types.node,
-        };
-        let (uid, environment) = (uid(of, format!("{within}/{name}")), uid(&types.environment, within));
+        let (uid, environment) =
+            (uid(kind.type_name(types), format!("{within}/{name}")), uid(&types.environment, within));
         let mut attributes = named(name);
         let reference = RestrictedExpression::new_entity_uid(environment.clone());
         attributes.insert("environment".to_owned(), reference);

@@ -18,11 +18,12 @@ use std::path::Path;
 
 use arc_swap::ArcSwap;
 use cedar_policy::{Authorizer as Engine, Effect, PolicyId, PolicySet};
-use secretfs_wire::Action;
 use secretfs_wire::api::{PoliciesInForce, Policy, PolicyEffect};
+use secretfs_wire::audit::Object;
+use secretfs_wire::{Action, EnvironmentName};
 
 use crate::authn::Identity;
-use crate::error::Error;
+use crate::error::{Cause, Error};
 
 pub use text::PolicyError;
 
@@ -60,6 +61,23 @@ pub(crate) struct Decision {
     pub(crate) policies: Vec<String>,
     /// What could not be decided, and by which policy. If that is a forbid, it counts as one.
     pub(crate) errors: Vec<String>,
+}
+
+/// Why there is no decision. Routes are such that there is always one.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NoDecision {
+    #[error("{0} is recorded, and not asked for")]
+    OnlyRecorded(Action),
+    #[error("{action} is about {}, and this names {given}", .expected.join(" or "))]
+    About { action: Action, expected: Vec<String>, given: String },
+    #[error("cannot put the question to the policies")]
+    Question(#[source] Cause),
+}
+
+impl From<NoDecision> for Error {
+    fn from(error: NoDecision) -> Self {
+        Self::internal(error)
+    }
 }
 
 /// The answer to a request.
@@ -101,10 +119,8 @@ impl Authorizer {
         action: Action,
         resource: &Resource,
         address: IpAddr,
-    ) -> Result<Decision, Error> {
-        let Some(described) = self.model.action(action) else {
-            return Err(Error::internal(format!("{action} is nothing to ask for")));
-        };
+    ) -> Result<Decision, NoDecision> {
+        let described = self.model.action(action).ok_or(NoDecision::OnlyRecorded(action))?;
         let callers = described.callers;
         let wrong = match identity {
             Identity::Anonymous if !callers.anonymous => Some(Verdict::Unauthenticated),
@@ -116,9 +132,27 @@ impl Authorizer {
             return Ok(Decision { verdict, policies: Vec::new(), errors: Vec::new() });
         }
         let subject = resource.subject(identity, action);
+        let given = subject.type_name(&self.model.types);
+        if !described.resources.contains(given) {
+            let expected = described.resources.iter().map(ToString::to_string).collect();
+            return Err(NoDecision::About { action, expected, given: given.to_string() });
+        }
         let question = Question::new(self.model, identity, &described.entity, &subject, address)
-            .map_err(Error::Internal)?;
+            .map_err(NoDecision::Question)?;
         Ok(self.ask(&question))
+    }
+
+    /// What an action would be about, of names that nobody has put into a path.
+    pub(crate) fn resource(
+        &self,
+        action: Action,
+        environment: Option<EnvironmentName>,
+        object: Object,
+    ) -> Resource {
+        match self.model.action(action) {
+            Some(described) => Resource::of(described, &self.model.types, environment, object),
+            None => Resource { environment, object },
+        }
     }
 
     fn ask(&self, question: &Question) -> Decision {

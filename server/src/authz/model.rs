@@ -48,6 +48,8 @@ pub(super) struct ActionModel {
     pub(super) entity: Entity,
     /// Who can be asked for it at all.
     pub(super) callers: Callers,
+    /// What it can be about.
+    pub(super) resources: Vec<EntityTypeName>,
 }
 
 /// Whom an action can be asked by. Which of them may do it is for policies to say.
@@ -114,7 +116,8 @@ impl Model {
                 callers.node |= *principal == types.node;
                 callers.operator |= *principal == types.operator;
             }
-            actions.insert(*action, ActionModel { entity: entity.clone(), callers });
+            let resources = schema.resources_for_action(&uid).into_iter().flatten().cloned().collect();
+            actions.insert(*action, ActionModel { entity: entity.clone(), callers, resources });
         }
         let mut builtin = PolicySet::new();
         let validator = Validator::new(schema.clone());

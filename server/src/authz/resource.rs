@@ -1,8 +1,10 @@
 //! What a request is about.
 
+use cedar_policy::EntityTypeName;
 use secretfs_wire::audit::Object;
 use secretfs_wire::{Action, EnvironmentName, InvalidName, OperatorName};
 
+use super::model::{ActionModel, Types};
 use crate::authn::{Identity, NodeIdentity};
 
 /// What a request is about, by the names in its path.
@@ -22,6 +24,29 @@ pub(super) enum Subject<'a> {
     Key(&'a str),
     Operator(&'a OperatorName),
     OwnNode(&'a NodeIdentity),
+}
+
+impl Subject<'_> {
+    pub(super) const fn type_name<'t>(&self, types: &'t Types) -> &'t EntityTypeName {
+        match self {
+            Self::Manager => &types.manager,
+            Self::Environment(_) => &types.environment,
+            Self::Inside(_, kind, _) => kind.type_name(types),
+            Self::Key(_) => &types.key,
+            Self::Operator(_) => &types.operator,
+            Self::OwnNode(_) => &types.node,
+        }
+    }
+}
+
+impl Kind {
+    pub(super) const fn type_name(self, types: &Types) -> &EntityTypeName {
+        match self {
+            Self::Secret => &types.secret,
+            Self::Service => &types.service,
+            Self::Node => &types.node,
+        }
+    }
 }
 
 /// What there is in an environment.
@@ -60,6 +85,18 @@ impl Resource {
     /// A whole environment.
     pub(crate) fn environment(name: EnvironmentName) -> Self {
         Self { environment: Some(name), object: Object::NONE }
+    }
+
+    /// These names, without the environment where the action is about nothing in one.
+    pub(super) fn of(
+        action: &ActionModel,
+        types: &Types,
+        environment: Option<EnvironmentName>,
+        object: Object,
+    ) -> Self {
+        let inside = [&types.environment, &types.secret, &types.service, &types.node];
+        let takes_one = action.resources.iter().any(|about| inside.contains(&about));
+        Self { environment: environment.filter(|_| takes_one), object }
     }
 
     /// The thing that is decided about. What is done on one's own behalf is about oneself; of a secret in a

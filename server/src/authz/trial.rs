@@ -7,7 +7,7 @@ use secretfs_wire::audit::Object;
 use secretfs_wire::{Action, EnvironmentName, Grant, NodeId, NodeName, OperatorName};
 use serde::{Deserialize, Serialize};
 
-use super::{Authorizer, PolicyError, Resource};
+use super::{Authorizer, PolicyError};
 use crate::authn::{Identity, NodeIdentity, OperatorIdentity};
 use crate::error::chain;
 
@@ -113,6 +113,11 @@ impl PolicyTrial {
         Authorizer::open(directory).map(Self)
     }
 
+    /// How many policies there are, the built-in ones too.
+    pub fn policies(&self) -> usize {
+        self.0.in_force().policies.len()
+    }
+
     /// How many policies there are beside the built-in ones.
     pub fn own_policies(&self) -> usize {
         self.0.in_force().policies.iter().filter(|policy| policy.file.is_some()).count()
@@ -134,7 +139,7 @@ impl PolicyTrial {
             let problem = "the case names neither an operator nor a node that asks".to_owned();
             return CaseOutcome { errors: vec![problem], ..outcome };
         };
-        let resource = Resource { environment: case.environment.clone(), object: case.object.clone() };
+        let resource = self.0.resource(case.action, case.environment.clone(), case.object.clone());
         let address = case.address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
         match self.0.decide(&identity, case.action, &resource, address) {
             Ok(decision) => {

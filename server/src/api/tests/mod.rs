@@ -4,6 +4,7 @@ mod authorization;
 mod delivery;
 mod identity;
 mod limits;
+mod policies;
 mod refusals;
 mod templates;
 mod usage;

@@ -61,3 +61,30 @@ fn what_ships_with_the_manager_can_be_read() {
     assert_eq!(builtin_policies().len(), 9);
     assert!(builtin_policies().iter().all(|(_, text)| text.starts_with("//") && text.contains("@id(")));
 }
+
+/// The documentation's examples are policies and cases.
+#[test]
+fn what_the_documentation_shows_is_valid() {
+    let text = include_str!("../../../../docs/authorization.md");
+    let mut blocks = vec![String::new()];
+    for line in text.lines() {
+        match (line.strip_prefix("    "), line.is_empty()) {
+            (Some(code), _) => blocks.last_mut().expect("one").extend([code, "\n"]),
+            (None, true) => {}
+            (None, false) => blocks.push(String::new()),
+        }
+    }
+    let policies: Vec<_> = blocks.iter().filter(|block| block.contains("@id(")).collect();
+    let cases_shown: Vec<_> = blocks.iter().filter(|block| block.contains("[[case]]")).collect();
+    assert_eq!((policies.len(), cases_shown.len()), (2, 1), "{blocks:#?}");
+    let directory = tempfile::tempdir().expect("a directory");
+    for (number, policy) in policies.iter().enumerate() {
+        std::fs::write(directory.path().join(format!("{number}.cedar")), policy).expect("a file");
+    }
+    let trial = PolicyTrial::open(Some(directory.path())).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(trial.own_policies(), 4);
+    for case in cases(cases_shown[0]).case {
+        let outcome = trial.ask(&case);
+        assert!(outcome.passed, "{outcome:#?}");
+    }
+}

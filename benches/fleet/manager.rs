@@ -34,8 +34,11 @@ impl Manager {
         let address = free.expect("a free port");
         let data_dir = directory.path().join("manager");
         let settings = format!(
-            "[manager]\ndata_dir = {data_dir:?}\nlisten = \"{address}\"\nmax_connections = {}\n",
-            nodes + 100
+            "[manager]\ndata_dir = {data_dir:?}\nlisten = \"{address}\"\nmax_connections = {}\n\
+             # One operator makes a token for each node, as fast as can be.\n\
+             [manager.limits]\noperator_burst = {}\n",
+            nodes + 100,
+            2 * nodes + 1000
         );
         fs::write(&config, settings).expect("a configuration file");
         let command = |arguments: &[&str]| {

@@ -25,10 +25,9 @@ impl App {
         asked: &ApproveNode,
     ) -> Result<Node, Error> {
         let node = self.store.approve(environment, name, asked.fingerprint).await?;
-        if self.instances.forget(node.id) {
-            // If there are still several, that is found anew, and at once.
-            self.presence.end_all(node.id);
-        }
+        // If there are still several daemons, that is found anew, and at once.
+        self.instances.forget(node.id);
+        self.presence.end_all(node.id);
         self.presence.touch(node.id);
         Ok(self.node_view(node))
     }

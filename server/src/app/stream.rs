@@ -64,6 +64,10 @@ impl App {
         // Both before anything is read: a change in between is found again, never missed.
         let feed = self.changes.feed(&node.environment);
         let (place, present) = (feed.place(), self.presence.enter(node.id, speaker));
+        // If another daemon came while this one was on its way here, its stream was not there to be ended.
+        if self.instances.is_replaced(node.id, speaker) {
+            speaker.connection.leave.cancel();
+        }
         let labels = self
             .store
             .node_labels(&node.environment, node.id)

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use crate::authn::NodeIdentity;
 use crate::ca::Subject;
 use crate::config::RawLimitsConfig;
+use crate::limits::Limit;
 use crate::testing::{Answer, TestManager, node_peer, peer};
 
 /// Of nobody: it is never good.
@@ -24,6 +25,13 @@ fn join(secret: &str) -> Value {
     })
 }
 
+/// More failures, so that the wait is one that also a slow machine does not sit out.
+fn fail_on(manager: &TestManager, limit: Limit, address: &str) {
+    for _ in 0..5 {
+        manager.app.limits.failed(limit, address.parse().expect("an address"));
+    }
+}
+
 async fn good_join(manager: &TestManager) -> Value {
     let asked = CreateToken { ttl_seconds: 60, approval: false, labels: Default::default() };
     let path = "/v1/environments/prod/tokens";
@@ -36,15 +44,17 @@ async fn good_join(manager: &TestManager) -> Value {
 async fn an_address_that_fails_to_join_waits_and_no_other_does() {
     let manager = TestManager::start().await;
     let bad = join(&TokenSecret::random().expose_text());
+    let good = good_join(&manager).await;
     for _ in 0..6 {
         let (answer, _) = manager.post_from(None, "192.0.2.1", &[], "/v1/join", &bad).await;
         assert_eq!(answer.error().code, ErrorCode::Unauthenticated);
     }
-    let good = good_join(&manager).await;
+    fail_on(&manager, Limit::Enrolment, "192.0.2.1");
     // A good token does not help here now, and is not used up.
     let (answer, headers) = manager.post_from(None, "192.0.2.1", &[], "/v1/join", &good).await;
     assert_eq!((answer.status, answer.error().code), (StatusCode::TOO_MANY_REQUESTS, ErrorCode::RateLimited));
-    assert_eq!(headers[RETRY_AFTER], "1");
+    let wait: u64 = headers[RETRY_AFTER].to_str().expect("a text").parse().expect("seconds");
+    assert!((2..=32).contains(&wait), "{wait}");
     let (answer, _) = manager.post_from(None, "192.0.2.2", &[], "/v1/join", &good).await;
     assert_eq!(answer.status, StatusCode::CREATED, "{answer:?}");
 
@@ -67,6 +77,7 @@ async fn a_network_of_ipv6_is_one_address() {
     for host in 1..=6 {
         assert_eq!(try_from(&format!("2001:db8:1:2::{host}")).await, ErrorCode::Unauthenticated);
     }
+    fail_on(&manager, Limit::Enrolment, "2001:db8:1:2:eeee::1");
     assert_eq!(try_from("2001:db8:1:2:ffff::1").await, ErrorCode::RateLimited);
     assert_eq!(try_from("2001:db8:1:3::1").await, ErrorCode::Unauthenticated);
 }
@@ -83,6 +94,7 @@ async fn who_has_no_valid_certificate_waits_and_a_node_always_hears_that_it_is_s
     for caller in [None, Some(&stranger)].into_iter().cycle().take(6) {
         assert_eq!(ask(caller).await, ErrorCode::Unauthenticated);
     }
+    fail_on(&manager, Limit::Authentication, "192.0.2.1");
     assert_eq!(ask(None).await, ErrorCode::RateLimited);
     assert_eq!(ask(Some(&stranger)).await, ErrorCode::RateLimited);
     assert_eq!(ask(Some(&shut_out)).await, ErrorCode::Unauthenticated);

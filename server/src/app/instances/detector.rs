@@ -108,6 +108,14 @@ impl Detector {
         }
     }
 
+    /// Whether a daemon that spoke on this connection has to make another one to show that it lives.
+    pub(super) fn is_replaced(&self, instance: Option<InstanceId>, accepted: Instant) -> bool {
+        let place = self.heard.iter().position(|heard| heard.instance == instance);
+        let Some(later) = place.map(|place| &self.heard[place..]) else { return false };
+        let is_settled = later.len() == 1 || later.iter().all(|heard| heard.is_duplicate);
+        !is_settled && later.last().is_some_and(|newest| accepted <= newest.began)
+    }
+
     /// The last conflict is kept.
     pub(super) fn saved(&mut self) {
         self.unsaved = false;
@@ -166,6 +174,10 @@ mod tests {
             self.hear(instance, connection)
         }
 
+        fn is_replaced(&self, instance: Option<InstanceId>, connection: u64) -> bool {
+            self.detector.is_replaced(instance, self.began + Duration::from_secs(connection))
+        }
+
         fn duplicates(&self) -> Vec<Option<InstanceId>> {
             self.detector.duplicates().map(|heard| heard.instance).collect()
         }
@@ -220,10 +232,14 @@ mod tests {
     fn who_was_replaced_and_connects_again_lives() {
         let mut rig = Rig::new();
         let [first, second] = instances();
-        rig.hear_anew(first);
+        let connection = rig.connect();
+        rig.hear(first, connection);
+        assert!(!rig.is_replaced(first, connection));
         assert_eq!(rig.hear_anew(second), Finding::Newcomer);
+        assert!(rig.is_replaced(first, connection));
         assert_eq!(rig.hear_anew(first), Finding::Conflict);
         assert_eq!(rig.duplicates(), [first, second]);
+        assert!(!rig.is_replaced(first, connection), "that is known");
         // Once it is kept there is nothing more to say, however they take turns.
         assert_eq!(rig.hear_anew(second), Finding::Conflict);
         rig.detector.saved();

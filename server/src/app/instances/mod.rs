@@ -36,9 +36,17 @@ impl Instances {
         self.nodes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Forgets who spoke as this node. Whether several did.
-    pub(super) fn forget(&self, node: NodeId) -> bool {
-        self.lock().remove(&node).is_some_and(|detector| detector.duplicates().next().is_some())
+    /// Forgets who spoke as this node.
+    pub(super) fn forget(&self, node: NodeId) {
+        self.lock().remove(&node);
+    }
+
+    /// Whether a daemon that has never been heard has come since this connection was made, so that its
+    /// peer is to show on another one that it lives.
+    pub(super) fn is_replaced(&self, node: NodeId, speaker: &Speaker) -> bool {
+        let nodes = self.lock();
+        let detector = nodes.get(&node);
+        detector.is_some_and(|detector| detector.is_replaced(speaker.instance, speaker.connection.accepted))
     }
 
     /// Brings up to date when and where each of them was heard last.

@@ -3,7 +3,7 @@
 
 use jiff::Timestamp;
 use secretfs_wire::api::NodeState;
-use secretfs_wire::{EnvironmentName, Grant, NodeId, NodeName, OperatorName, Role};
+use secretfs_wire::{EnvironmentName, Grant, NodeId, NodeName, OperatorName};
 
 use crate::ca::{PeerCertificate, Subject};
 use crate::error::Error;
@@ -23,18 +23,6 @@ pub(crate) enum Identity {
 pub(crate) struct OperatorIdentity {
     pub(crate) name: OperatorName,
     pub(crate) grants: Vec<Grant>,
-}
-
-impl OperatorIdentity {
-    /// Looks an operator up with the roles of this moment; `None` if there is none of this name.
-    pub(crate) async fn of(name: OperatorName, store: &dyn Store) -> Result<Option<Self>, Error> {
-        if !store.operator_exists(&name).await? {
-            return Ok(None);
-        }
-        // Until operators are given roles, each is an administrator.
-        let grants = vec![Grant { role: Role::Admin, environment: None }];
-        Ok(Some(Self { name, grants }))
-    }
 }
 
 /// A node that is served.
@@ -57,10 +45,12 @@ impl Identity {
             return Err(Error::Unauthenticated("the client certificate has expired"));
         }
         match peer.subject {
-            Subject::Operator(name) => {
-                let operator = OperatorIdentity::of(name, store).await?;
-                operator.map(Self::Operator).ok_or(Error::Unauthenticated("this operator is not known here"))
-            }
+            Subject::Operator { name, id } => match store.operator_grants(&name, id).await? {
+                Some(grants) => Ok(Self::Operator(OperatorIdentity { name, grants })),
+                None => Err(Error::Unauthenticated(
+                    "this operator is not known here, or has logged in anew elsewhere",
+                )),
+            },
             Subject::Node { environment, name, id } => {
                 match store.node_state(&environment, &name, id).await? {
                     Some(NodeState::Active) => Ok(Self::Node(NodeIdentity { id, environment, name })),

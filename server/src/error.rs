@@ -45,6 +45,10 @@ pub(crate) enum Error {
     TargetTaken { target: String },
     #[error("secret {name} is used by template {} of this service", list(.by))]
     InTemplates { name: String, by: Vec<TargetName> },
+    #[error("operator {name} is the last one who can administer everything")]
+    LastAdmin { name: String },
+    #[error("operator {name} does not have roles in environment {environment} alone")]
+    OutsideScope { name: String, environment: String },
     #[error("node {name} is revoked for good")]
     Revoked { name: String },
     #[error("node {name} has another fingerprint: {fingerprint}")]
@@ -106,6 +110,8 @@ impl Error {
             | Self::InTemplates { .. }
             | Self::Revoked { .. }
             | Self::OtherFingerprint { .. }
+            | Self::LastAdmin { .. }
+            | Self::OutsideScope { .. }
             | Self::KeyChanged
             | Self::KeyInUse(_)
             | Self::Raced { .. } => (ErrorCode::Conflict, StatusCode::CONFLICT),
@@ -139,6 +145,11 @@ impl Error {
             Self::Revoked { .. } => "remove it and join again with a new token",
             Self::OtherFingerprint { .. } => {
                 "compare with `secretfs node status` on that host; if it is another one, remove this node"
+            }
+            Self::LastAdmin { .. } => "make somebody else admin everywhere first, who has logged in",
+            Self::OutsideScope { .. } => "it takes an admin of all environments, with --all-environments",
+            Self::Exists { kind: "operator", .. } => {
+                "to give them a role use `secretfs operator grant`, for a new token `secretfs operator enroll`"
             }
             Self::Raced { .. } => "look at it and try again",
             Self::KeyChanged => "try again",
@@ -184,8 +195,10 @@ impl From<StoreError> for Error {
             StoreError::KeyInUse { .. } => Self::KeyInUse(error.to_string()),
             StoreError::KeyRetired { .. } => Self::KeyChanged,
             StoreError::TokenRefused => {
-                Self::Unauthenticated("this join token is wrong, used or expired; ask for a new one")
+                Self::Unauthenticated("this token is wrong, used or expired; ask for a new one")
             }
+            StoreError::LastAdmin { name } => Self::LastAdmin { name },
+            StoreError::OutsideScope { name, environment } => Self::OutsideScope { name, environment },
             StoreError::Busy(_) => Self::Unavailable(Box::new(error)),
             StoreError::Database(_) | StoreError::Corrupt { .. } => Self::internal(error),
         }

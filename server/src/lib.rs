@@ -45,7 +45,7 @@ pub use config::{
 pub use manager::{FirstSteps, InitError, Manager, OpenError, Opening, OperatorCredentials};
 pub use run::{RunError, run};
 pub use seal::{
-    AutoUnlock, InvalidSplit, NewSeal, Refusal, Rekey, RekeyError, SealPlan, Split, UnlockClient,
-    UnlockClientError, UnlockMeans, UnlockProgress,
+    AutoUnlock, InvalidSplit, NewSeal, Recovery, RecoveryError, Refusal, Rekey, RekeyError, SealPlan, Split,
+    StoppedError, UnlockClient, UnlockClientError, UnlockMeans, UnlockProgress,
 };
 pub use sealed::SealedManager;

@@ -4,18 +4,18 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
-use secretfs_wire::OperatorName;
+use secretfs_wire::{Grant, OperatorId, OperatorName, Role};
 use zeroize::Zeroizing;
 
 use crate::app::now;
-use crate::ca::Authority;
+use crate::ca::{Authority, CertificateRequest};
 use crate::config::Config;
 use crate::data_dir::DataDir;
 use crate::error::Cause;
 use crate::keys::{Keyring, LocalKeys, RemoteKeys, RootKey, remote_keys};
 use crate::seal::{self, AutoSources, SealPlan, UnlockMeans};
 use crate::sealed::SealedManager;
-use crate::store::{Environments as _, Sqlite, Store};
+use crate::store::{NewOperator, Operators as _, Sqlite, Store};
 
 const CA_KEY_LABEL: &str = "secretfs CA key v1";
 const CA_KEY_NAME: &str = "ca";
@@ -120,7 +120,7 @@ impl Manager {
         let sealed =
             root.seal(CA_KEY_LABEL, CA_KEY_NAME, &pkcs8).map_err(|error| InitError::Keys(error.into()))?;
         let store = Sqlite::open(&directory.store()).await.map_err(|error| InitError::Store(error.into()))?;
-        let operator = first_operator(&authority, &store).await?;
+        let operator = first_operator(config, &authority, &store).await?;
         store.close().await;
 
         directory.write_ca(authority.pem(), &sealed).map_err(|error| InitError::Write(error.into()))?;
@@ -183,7 +183,7 @@ impl Manager {
     pub async fn in_memory(config: &Config) -> Result<(Self, OperatorCredentials), InitError> {
         let (authority, _) = Authority::create(now()).map_err(|error| InitError::Keys(error.into()))?;
         let store = Sqlite::in_memory().await.map_err(|error| InitError::Store(error.into()))?;
-        let operator = first_operator(&authority, &store).await?;
+        let operator = first_operator(config, &authority, &store).await?;
         let manager = Self {
             config: config.clone(),
             store: Arc::new(store),
@@ -216,13 +216,29 @@ impl From<Manager> for Opening {
     }
 }
 
-async fn first_operator(authority: &Authority, store: &Sqlite) -> Result<OperatorCredentials, InitError> {
+/// The first operator, who may do everything, with credentials that are renewed as everybody's.
+async fn first_operator(
+    config: &Config,
+    authority: &Authority,
+    store: &Sqlite,
+) -> Result<OperatorCredentials, InitError> {
     let name: OperatorName =
         FIRST_OPERATOR.parse().map_err(|error: secretfs_wire::InvalidName| InitError::Keys(error.into()))?;
-    let now = now();
-    store.create_operator(&name, now).await.map_err(|error| InitError::Store(error.into()))?;
-    let (certificate, key) =
-        authority.issue_operator(&name, now).map_err(|error| InitError::Keys(error.into()))?;
+    let (now, id) = (now(), OperatorId::random());
+    let (request, key) = CertificateRequest::generate().map_err(|error| InitError::Keys(error.into()))?;
+    let lifetime = config.operator_certificate_lifetime;
+    let (certificate, expires) = authority
+        .issue_operator(&name, Some(id), &request, now, lifetime)
+        .map_err(|error| InitError::Keys(error.into()))?;
+    let new = NewOperator {
+        name: name.clone(),
+        id,
+        grants: vec![Grant { role: Role::Admin, environment: None }],
+        created: now,
+        certificate_expires: Some(expires),
+        enrolment: None,
+    };
+    store.add_operator(new).await.map_err(|error| InitError::Store(error.into()))?;
     Ok(OperatorCredentials { name, certificate, key, ca: authority.pem().to_owned() })
 }
 
@@ -283,7 +299,8 @@ mod tests {
 
         let opened = Manager::open(&config).await.expect("opened");
         let Opening::Unlocked(manager) = opened else { panic!("{opened:?}") };
-        assert!(manager.store.operator_exists(&first.operator.name).await.expect("asked"));
+        let operator = manager.store.operator(&first.operator.name, now()).await.expect("the first one");
+        assert_eq!(operator.grants, [Grant { role: Role::Admin, environment: None }]);
         assert!(matches!(Manager::open(&config).await, Err(OpenError::DataDir(_))), "one at a time");
         drop(manager);
 

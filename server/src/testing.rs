@@ -10,8 +10,10 @@ use http::header::CONTENT_TYPE;
 use http::{Extensions, HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use jiff::{SignedDuration, Timestamp};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject as _;
 use secretfs_wire::api::{ApiError, CreateEnvironment, CreateToken, ErrorBody};
-use secretfs_wire::{EnvironmentName, Grant, JoinToken, NodeId};
+use secretfs_wire::{EnvironmentName, Grant, JoinToken, NodeId, OperatorId};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
@@ -26,7 +28,7 @@ use crate::config::{RawConfig, RawLimitsConfig};
 use crate::keys::{Keyring, LocalKeys, RemoteKeys};
 use crate::listener::PeerAddress;
 use crate::manager::Manager;
-use crate::store::NewNode;
+use crate::store::{NewEnrolment, NewNode};
 
 /// A manager to call.
 pub(crate) struct TestManager {
@@ -84,18 +86,32 @@ impl TestManager {
         let authorizer = Arc::new(Authorizer::open(policies).expect("policies"));
         let app = Arc::new(App::new(config, store, keys, authority, authorizer, CancellationToken::new()));
         let (router, document) = crate::api::router(Arc::clone(&app));
+        let manager = Self { app, document, router };
+        manager.log_in("admin", 1).await;
         for environment in ["prod", "dev"] {
             let name = environment.parse().expect("a name");
+            let app = &manager.app;
             app.create_environment(CreateEnvironment { name, key_name: None, key_backend: None })
                 .await
                 .expect("created");
         }
-        Self { app, document, router }
+        manager
+    }
+
+    /// Gives an operator who is there an id that tests know.
+    pub(crate) async fn log_in(&self, name: &str, id: u64) {
+        let (now, name) = (Timestamp::now(), name.parse().expect("a name"));
+        let expires = now + SignedDuration::from_hours(1);
+        let digest = *OperatorId::random().to_string().repeat(2).as_bytes().first_chunk().expect("32 bytes");
+        let enrolment = NewEnrolment { digest, scope: None, expires };
+        self.app.store.enroll(&name, enrolment, now).await.expect("enrolled");
+        let id = OperatorId::from_u64(id).expect("an id");
+        self.app.store.log_in(&digest, id, expires, now).await.expect("logged in");
     }
 
     /// The first operator, with a certificate that is good for a minute.
     pub(crate) fn operator() -> PeerCertificate {
-        peer(Subject::Operator("admin".parse().expect("a name")))
+        operator_peer("admin", 1)
     }
 
     /// A node that has joined, for tests that deliver nothing to it.
@@ -193,9 +209,27 @@ pub(crate) fn peer(subject: Subject) -> PeerCertificate {
     PeerCertificate { subject, not_after: Timestamp::now() + SignedDuration::from_secs(60) }
 }
 
+/// The certificate of an operator.
+pub(crate) fn operator_peer(name: &str, id: u64) -> PeerCertificate {
+    peer(Subject::Operator { name: name.parse().expect("a name"), id: OperatorId::from_u64(id) })
+}
+
 /// The certificate of a node.
 pub(crate) fn node_peer(node: &NodeIdentity) -> PeerCertificate {
     peer(Subject::Node { environment: node.environment.clone(), name: node.name.clone(), id: node.id })
+}
+
+/// A request for a certificate over a fresh key, as whoever logs in or joins makes it.
+pub(crate) fn certificate_request() -> String {
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let request = rcgen::CertificateParams::default().serialize_request(&key).expect("a request");
+    request.pem().expect("PEM")
+}
+
+/// What a certificate in PEM says.
+pub(crate) fn certificate(pem: &str) -> PeerCertificate {
+    let der = CertificateDer::from_pem_slice(pem.as_bytes()).expect("a certificate");
+    PeerCertificate::from_der(&der).expect("that names somebody")
 }
 
 pub(crate) async fn read(response: Response<Body>) -> Answer {

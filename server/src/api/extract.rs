@@ -6,14 +6,14 @@ use std::sync::Arc;
 use axum::extract::{self, FromRequestParts};
 use http::Extensions;
 use http::request::Parts;
-use secretfs_wire::{EnvironmentName, NodeName, OperatorName, SecretName, ServiceName};
+use secretfs_wire::{EnvironmentName, NodeName, OperatorId, OperatorName, SecretName, ServiceName};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use utoipa::IntoParams;
 
 use crate::app::{App, Speaker};
 use crate::authn::{Identity, NodeIdentity};
-use crate::ca::PeerCertificate;
+use crate::ca::{PeerCertificate, Subject};
 use crate::error::Error;
 use crate::listener::PeerAddress;
 
@@ -84,6 +84,23 @@ impl FromRequestParts<Arc<App>> for Asker {
 pub(super) fn address_in(extensions: &Extensions) -> IpAddr {
     // The listener gives it to every request; 0.0.0.0 is in no network that a policy would trust.
     extensions.get().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |PeerAddress(address)| *address)
+}
+
+/// The operator who asks, as the certificate names them.
+pub(super) struct CallingOperator {
+    pub(super) name: OperatorName,
+    pub(super) id: Option<OperatorId>,
+}
+
+impl FromRequestParts<Arc<App>> for CallingOperator {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Arc<App>) -> Result<Self, Error> {
+        match parts.extensions.get::<PeerCertificate>().map(|certificate| &certificate.subject) {
+            Some(Subject::Operator { name, id }) => Ok(Self { name: name.clone(), id: *id }),
+            _ => Err(Error::internal("an operator's handler stands on a route that is not an operator's")),
+        }
+    }
 }
 
 /// A path that names an environment.

@@ -28,7 +28,7 @@ impl<'a> Limiting<'a> {
         peer: Option<&'a PeerCertificate>,
         address: Option<IpAddr>,
     ) -> Self {
-        Self { app, peer, address, enrols: action == Action::NodeJoin }
+        Self { app, peer, address, enrols: matches!(action, Action::NodeJoin | Action::OperatorLogin) }
     }
 
     /// Counts the request, or refuses it.

@@ -10,6 +10,7 @@ mod layers;
 mod limiting;
 mod node;
 mod nodes;
+mod operators;
 mod policies;
 mod sealed;
 mod secrets;
@@ -75,6 +76,21 @@ fn table() -> Vec<(Action, Routes)> {
         (Action::NodeLabel, routes!(nodes::label)),
         (Action::TokenList, routes!(nodes::tokens)),
         (Action::TokenCreate, routes!(nodes::create_token)),
+        (Action::OperatorList, routes!(operators::list)),
+        (Action::OperatorList, routes!(operators::list_in)),
+        (Action::OperatorAdd, routes!(operators::add)),
+        (Action::OperatorAdd, routes!(operators::add_in)),
+        (Action::OperatorRemove, routes!(operators::remove)),
+        (Action::OperatorRemove, routes!(operators::remove_in)),
+        (Action::OperatorGrant, routes!(operators::grant)),
+        (Action::OperatorGrant, routes!(operators::grant_in)),
+        (Action::OperatorUngrant, routes!(operators::ungrant)),
+        (Action::OperatorUngrant, routes!(operators::ungrant_in)),
+        (Action::OperatorEnroll, routes!(operators::enroll)),
+        (Action::OperatorEnroll, routes!(operators::enroll_in)),
+        (Action::OperatorLogin, routes!(operators::login)),
+        (Action::OperatorRenew, routes!(operators::renew)),
+        (Action::OperatorShow, routes!(operators::show)),
         (Action::PolicyShow, routes!(policies::show)),
         (Action::PolicyExplain, routes!(policies::explain)),
         (Action::PolicyExplain, routes!(policies::explain_of)),

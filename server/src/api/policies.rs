@@ -8,7 +8,7 @@ use secretfs_wire::api::{Explain, Explanation, PoliciesInForce};
 
 use super::body::Json;
 use super::extract::{Asker, OfOperator, Path};
-use crate::app::App;
+use crate::app::{App, now};
 use crate::authn::{Identity, OperatorIdentity};
 use crate::authz::Decision;
 use crate::error::Error;
@@ -39,8 +39,8 @@ pub(super) async fn explain_of(
     asker: Asker,
     Json(asked): Json<Explain>,
 ) -> Result<Answer<Explanation>, Error> {
-    let missing = || Error::NotFound { kind: "operator", name: at.operator.to_string() };
-    let about = OperatorIdentity::of(at.operator.clone(), app.store.as_ref()).await?.ok_or_else(missing)?;
+    let operator = app.store.operator(&at.operator, now()).await?;
+    let about = OperatorIdentity { name: operator.name, grants: operator.grants };
     answer(&app, &Identity::Operator(about), &asker, asked)
 }
 

@@ -80,7 +80,7 @@ pub(super) async fn remove(
 
 #[utoipa::path(post, path = "/v1/environments/{environment}/secrets/{secret}/versions",
     params(OfSecret, Rotation), request_body(content = [u8], content_type = "application/octet-stream"),
-    responses((status = 201, body = Rotated), (status = 200, body = Rotated)))]
+    responses((status = 201, body = Rotated)))]
 pub(super) async fn rotate(
     State(app): State<Arc<App>>,
     Path(at): Path<OfSecret>,
@@ -88,9 +88,7 @@ pub(super) async fn rotate(
     Value(value): Value,
 ) -> Result<(StatusCode, Answer<Rotated>), Error> {
     let value = new_value(value, query.generate)?;
-    let rotated = app.rotate_secret(&at.environment, &at.secret, value).await?;
-    let status = if rotated.has_changed { StatusCode::CREATED } else { StatusCode::OK };
-    Ok((status, Answer(rotated)))
+    Ok((StatusCode::CREATED, Answer(app.rotate_secret(&at.environment, &at.secret, value).await?)))
 }
 
 #[utoipa::path(post, path = "/v1/environments/{environment}/secrets/{secret}/rollback",

@@ -8,6 +8,7 @@ mod instances;
 mod join;
 mod keys;
 mod nodes;
+mod operators;
 mod presence;
 mod refusals;
 mod secrets;
@@ -21,13 +22,14 @@ mod usage;
 
 use std::sync::Arc;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use secretfs_wire::api::{Health, HealthState};
 use tokio_util::sync::CancellationToken;
 
 use crate::authz::Authorizer;
 use crate::ca::Authority;
 use crate::config::Config;
+use crate::error::Error;
 use crate::keys::Keyring;
 use crate::limits::Limits;
 use crate::metrics::Metrics;
@@ -41,7 +43,11 @@ use usage::Usage;
 
 pub(crate) use generate::Length;
 pub(crate) use instances::Speaker;
+pub(crate) use operators::{draw_enrolment, shown_once};
 pub(crate) use secrets::NewValue;
+
+/// Of a token, 30 days.
+const TOKEN_MAX_SECONDS: u64 = 30 * 24 * 60 * 60;
 
 /// A running manager without its listener.
 pub(crate) struct App {
@@ -107,6 +113,15 @@ impl App {
         }
         health(HealthState::Healthy, None)
     }
+}
+
+/// When a token ends that is good for so long.
+fn expiry(created: Timestamp, ttl_seconds: u64) -> Result<Timestamp, Error> {
+    if !(1..=TOKEN_MAX_SECONDS).contains(&ttl_seconds) {
+        return Err(Error::Invalid("ttl_seconds must be 1 second to 30 days".to_owned()));
+    }
+    let ttl = SignedDuration::from_secs(ttl_seconds.cast_signed());
+    created.checked_add(ttl).map_err(Error::internal)
 }
 
 /// The time, in whole microseconds as the store keeps it: what a change answers is what a listing

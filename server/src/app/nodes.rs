@@ -1,12 +1,9 @@
-use jiff::SignedDuration;
 use secretfs_wire::api::{ApproveNode, ChangeLabels, CreateToken, CreatedToken, Node, Token};
 use secretfs_wire::{EnvironmentName, JoinToken, NodeName, TokenSecret};
 
-use super::{App, now};
+use super::{App, expiry, now};
 use crate::error::Error;
 use crate::store::{NewToken, NodeRecord};
-
-const TOKEN_MAX_SECONDS: u64 = 30 * 24 * 60 * 60;
 
 impl App {
     pub(crate) async fn nodes(&self, environment: &EnvironmentName) -> Result<Vec<Node>, Error> {
@@ -78,12 +75,8 @@ impl App {
         environment: &EnvironmentName,
         asked: CreateToken,
     ) -> Result<CreatedToken, Error> {
-        if !(1..=TOKEN_MAX_SECONDS).contains(&asked.ttl_seconds) {
-            return Err(Error::Invalid("ttl_seconds must be 1 second to 30 days".to_owned()));
-        }
         let created = now();
-        let ttl = SignedDuration::from_secs(asked.ttl_seconds.cast_signed());
-        let expires = created.checked_add(ttl).map_err(Error::internal)?;
+        let expires = expiry(created, asked.ttl_seconds)?;
         let token = JoinToken { secret: TokenSecret::random(), pin: self.authority.pin() };
         let new = NewToken {
             digest: token.secret.digest(),

@@ -1,4 +1,3 @@
-use aws_lc_rs::constant_time::verify_slices_are_equal;
 use secretfs_wire::api::{Rollback, Rotated, Secret, SecretDetails};
 use secretfs_wire::{EnvironmentName, Labels, SecretBytes, SecretName, VersionId};
 
@@ -43,43 +42,22 @@ impl App {
     }
 
     /// The number is part of what the value is sealed for, so it is read before and checked when the
-    /// version is added. Of two rotations at once, one is refused. A value that is current already
-    /// makes no version, and nobody is told.
+    /// version is added. Of two rotations at once, one is refused.
+    ///
+    /// The value that is current is not looked at: an answer that depended on it, or took another time,
+    /// would tell whoever may rotate whether they have guessed it.
     pub(crate) async fn rotate_secret(
         &self,
         environment: &EnvironmentName,
         name: &SecretName,
         value: NewValue,
     ) -> Result<Rotated, Error> {
-        if let NewValue::Given(value) = &value
-            && self.is_current(environment, name, value).await?
-        {
-            let secret = self.store.secret(environment, name).await?.secret;
-            return Ok(Rotated { secret, has_changed: false });
-        }
         let history = self.store.secret(environment, name).await?.history;
         let newest = history.first().map_or(0, |version| version.version);
         let version = self.seal(environment, name, newest + 1, value).await?;
         let secret = self.store.add_version(environment, name, version).await?;
         self.changes.announce(environment);
         Ok(Rotated { secret, has_changed: true })
-    }
-
-    async fn is_current(
-        &self,
-        environment: &EnvironmentName,
-        secret: &SecretName,
-        value: &SecretBytes,
-    ) -> Result<bool, Error> {
-        let current = self.store.current(environment, secret).await?;
-        match self.open(environment, secret, current.number, &current.sealed).await {
-            Ok(current) => {
-                Ok(verify_slices_are_equal(current.expose_secret(), value.expose_secret()).is_ok())
-            }
-            // A rotation is how to mend it.
-            Err(Error::Damaged { .. }) => Ok(false),
-            Err(error) => Err(error),
-        }
     }
 
     pub(crate) async fn roll_back_secret(

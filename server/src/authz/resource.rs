@@ -113,9 +113,10 @@ impl Resource {
                 | Action::NodeReport
                 | Action::NodeAudit,
             ) => return Subject::OwnNode(node),
-            (Identity::Operator(operator), Action::OperatorRenew | Action::PolicyExplain)
-                if object.operator.is_none() =>
-            {
+            (
+                Identity::Operator(operator),
+                Action::OperatorRenew | Action::OperatorShow | Action::PolicyExplain,
+            ) if object.operator.is_none() => {
                 return Subject::Operator(&operator.name);
             }
             _ => {}

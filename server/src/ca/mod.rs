@@ -13,14 +13,13 @@ use rcgen::{
 };
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
-use secretfs_wire::{CLOCK_TOLERANCE, CaPin, OperatorName};
+use secretfs_wire::{CLOCK_TOLERANCE, CaPin, OperatorId, OperatorName};
 use zeroize::Zeroizing;
 
 pub(crate) use peer::{PeerCertificate, Subject, UnknownSubject};
 pub(crate) use request::CertificateRequest;
 
 const CA_LIFETIME: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
-const OPERATOR_LIFETIME: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 /// Of the manager's own certificate, which renews itself.
 pub(crate) const SERVER_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -133,17 +132,18 @@ impl Authority {
         Ok(ServerIdentity { chain, key: PrivatePkcs8KeyDer::from(key.serialize_der()).into() })
     }
 
-    /// A certificate as PEM, and its key as PEM, for an operator.
+    /// A certificate as PEM for an operator who proved to have the key, and when it ends. Nothing but the
+    /// key is taken from the request.
     pub(crate) fn issue_operator(
         &self,
         name: &OperatorName,
+        id: Option<OperatorId>,
+        request: &CertificateRequest,
         now: Timestamp,
-    ) -> Result<(String, Zeroizing<String>), CaError> {
-        let key = new_key()?;
-        let pem = Zeroizing::new(key.serialize_pem());
-        let (certificate, _) =
-            self.issue_client(&Subject::Operator(name.clone()), &key, now, OPERATOR_LIFETIME)?;
-        Ok((certificate, pem))
+        lifetime: Duration,
+    ) -> Result<(String, Timestamp), CaError> {
+        let subject = Subject::Operator { name: name.clone(), id };
+        self.issue_client(&subject, request.public_key(), now, lifetime)
     }
 
     /// A certificate as PEM for a node that proved to have the key, and when it ends. Names are the

@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use jiff::Timestamp;
 use rustls_pki_types::CertificateDer;
-use secretfs_wire::{EnvironmentName, NodeId, NodeName, OperatorName};
+use secretfs_wire::{EnvironmentName, NodeId, NodeName, OperatorId, OperatorName};
 use x509_parser::extensions::GeneralName;
 
 const SCHEME: &str = "secretfs://";
@@ -12,8 +12,8 @@ const SCHEME: &str = "secretfs://";
 /// Whom a client certificate names, in a URI as its one subject alternative name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Subject {
-    /// `secretfs://operator/<name>`
-    Operator(OperatorName),
+    /// `secretfs://operator/<name>/<id>`; without the id of an operator from before there were ids
+    Operator { name: OperatorName, id: Option<OperatorId> },
     /// `secretfs://node/<environment>/<name>/<id>`
     Node { environment: EnvironmentName, name: NodeName, id: NodeId },
 }
@@ -34,14 +34,15 @@ pub(crate) struct UnknownSubject;
 impl Subject {
     pub(super) fn common_name(&self) -> &str {
         match self {
-            Self::Operator(name) => name.as_str(),
+            Self::Operator { name, .. } => name.as_str(),
             Self::Node { name, .. } => name.as_str(),
         }
     }
 
     pub(super) fn to_uri(&self) -> String {
         match self {
-            Self::Operator(name) => format!("{SCHEME}operator/{name}"),
+            Self::Operator { name, id: None } => format!("{SCHEME}operator/{name}"),
+            Self::Operator { name, id: Some(id) } => format!("{SCHEME}operator/{name}/{id}"),
             Self::Node { environment, name, id } => format!("{SCHEME}node/{environment}/{name}/{id}"),
         }
     }
@@ -62,7 +63,13 @@ impl FromStr for Subject {
         let path = uri.strip_prefix(SCHEME).ok_or(UnknownSubject)?;
         // Names hold no slash, so the split is exact.
         match path.split('/').collect::<Vec<_>>()[..] {
-            ["operator", name] => name.parse().map(Self::Operator).map_err(|_| UnknownSubject),
+            ["operator", name] => {
+                Ok(Self::Operator { name: name.parse().map_err(|_| UnknownSubject)?, id: None })
+            }
+            ["operator", name, id] => Ok(Self::Operator {
+                name: name.parse().map_err(|_| UnknownSubject)?,
+                id: Some(id.parse().map_err(|_| UnknownSubject)?),
+            }),
             ["node", environment, name, id] => Ok(Self::Node {
                 environment: environment.parse().map_err(|_| UnknownSubject)?,
                 name: name.parse().map_err(|_| UnknownSubject)?,
@@ -118,18 +125,25 @@ mod tests {
     }
 
     #[test]
+    fn an_operator_has_an_id_or_is_from_before_there_were_ids() {
+        let name: OperatorName = "alice".parse().expect("name");
+        for id in [None, Some(OperatorId::random())] {
+            let subject = Subject::Operator { name: name.clone(), id };
+            assert_eq!(subject.to_uri().parse::<Subject>().expect("what was written"), subject);
+        }
+    }
+
+    #[test]
     fn every_certificate_is_good_for_who_is_five_minutes_behind() {
         let now = Timestamp::now();
         let (authority, _) = Authority::create(now).expect("a CA");
         let server = authority.issue_server(&["localhost".to_owned()], now).expect("a certificate");
+        let (request, _) = CertificateRequest::generate().expect("a request");
+        let (name, lifetime) = ("o".parse().expect("name"), Duration::from_secs(60));
         let (operator, _) =
-            authority.issue_operator(&"o".parse().expect("name"), now).expect("a certificate");
-        let key = rcgen::KeyPair::generate().expect("key");
-        let request = rcgen::CertificateParams::default().serialize_request(&key).expect("request");
-        let request = CertificateRequest::from_pem(&request.pem().expect("PEM")).expect("request");
-        let subject = Subject::Operator("o".parse().expect("name"));
-        let (node, _) =
-            authority.issue_node(&subject, &request, now, Duration::from_secs(60)).expect("certificate");
+            authority.issue_operator(&name, None, &request, now, lifetime).expect("a certificate");
+        let subject = Subject::Operator { name, id: None };
+        let (node, _) = authority.issue_node(&subject, &request, now, lifetime).expect("a certificate");
         let [operator, node] =
             [operator, node].map(|pem| CertificateDer::from_pem_slice(pem.as_bytes()).expect("one"));
         for certificate in [&authority.bundle()[0], &server.chain[0], &operator, &node] {
@@ -146,6 +160,7 @@ mod tests {
             "https://operator/a",
             "secretfs://operator",
             "secretfs://operator/a/b",
+            "secretfs://operator/a/0000000000000001/",
             "secretfs://node/a/b",
         ] {
             assert!(bad.parse::<Subject>().is_err(), "{bad}");

@@ -1,6 +1,7 @@
-use rcgen::{CertificateSigningRequestParams, PublicKey};
+use rcgen::{CertificateParams, CertificateSigningRequestParams, PublicKey};
+use zeroize::Zeroizing;
 
-use super::CaError;
+use super::{CaError, new_key};
 
 /// A PKCS #10 request whose signature was checked. All that counts is its key.
 pub(crate) struct CertificateRequest(PublicKey);
@@ -15,6 +16,14 @@ impl CertificateRequest {
         Ok(Self(request.public_key))
     }
 
+    /// A request over a fresh key, and the key as PEM, for whom the manager itself makes credentials.
+    pub(crate) fn generate() -> Result<(Self, Zeroizing<String>), CaError> {
+        let key = new_key()?;
+        let request = CertificateParams::default().serialize_request(&key).map_err(CaError::Issue)?;
+        let request = Self::from_pem(&request.pem().map_err(CaError::Issue)?)?;
+        Ok((request, Zeroizing::new(key.serialize_pem())))
+    }
+
     pub(super) fn public_key(&self) -> &PublicKey {
         &self.0
     }
@@ -23,7 +32,7 @@ impl CertificateRequest {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rcgen::{CertificateParams, KeyPair};
+    use rcgen::KeyPair;
 
     fn request(key: &KeyPair) -> String {
         CertificateParams::default().serialize_request(key).expect("request").pem().expect("PEM")

@@ -41,6 +41,8 @@ pub struct RawConfig {
     pub url: Option<String>,
     /// How long a node's certificate holds. Default: `24h`; at least `1s`.
     pub node_certificate_lifetime: Option<String>,
+    /// How long an operator's certificate holds. Default: `7d`; at least `1s`.
+    pub operator_certificate_lifetime: Option<String>,
     /// How long open requests may still take at shutdown. Default: `10s`.
     pub shutdown_deadline: Option<String>,
     /// How long a TLS handshake, and a request's head, may take. Default: `10s`.
@@ -86,6 +88,8 @@ pub struct Config {
     pub url: Url,
     /// How long a node's certificate holds.
     pub node_certificate_lifetime: Duration,
+    /// How long an operator's certificate holds.
+    pub operator_certificate_lifetime: Duration,
     /// How long open requests may still take at shutdown.
     pub shutdown_deadline: Duration,
     /// How long a TLS handshake, and a request's head, may take.
@@ -190,6 +194,9 @@ impl RawConfig {
             names: self.names.or(lower.names),
             url: self.url.or(lower.url),
             node_certificate_lifetime: self.node_certificate_lifetime.or(lower.node_certificate_lifetime),
+            operator_certificate_lifetime: self
+                .operator_certificate_lifetime
+                .or(lower.operator_certificate_lifetime),
             shutdown_deadline: self.shutdown_deadline.or(lower.shutdown_deadline),
             handshake_timeout: self.handshake_timeout.or(lower.handshake_timeout),
             request_timeout: self.request_timeout.or(lower.request_timeout),
@@ -224,6 +231,11 @@ impl RawConfig {
                 "node_certificate_lifetime",
                 self.node_certificate_lifetime,
                 "24h",
+            )?,
+            operator_certificate_lifetime: duration(
+                "operator_certificate_lifetime",
+                self.operator_certificate_lifetime,
+                "7d",
             )?,
             shutdown_deadline: duration("shutdown_deadline", self.shutdown_deadline, "10s")?,
             handshake_timeout: duration("handshake_timeout", self.handshake_timeout, "10s")?,
@@ -262,7 +274,7 @@ fn duration(
     let duration = parsed(setting, given.unwrap_or_else(|| default.to_owned()))?;
     // A certificate's times are whole seconds; the other limits are never useful below some
     // milliseconds, and tests need short ones.
-    let least = if setting == "node_certificate_lifetime" { Duration::from_secs(1) } else { MILLISECOND };
+    let least = if setting.ends_with("_certificate_lifetime") { Duration::from_secs(1) } else { MILLISECOND };
     if duration < least || duration > YEAR {
         let range = if least == MILLISECOND { "1ms to 365d" } else { "1s to 365d" };
         return Err(InvalidConfig::OutOfRange { setting, range });
@@ -360,6 +372,7 @@ mod tests {
             ("listens = '0.0.0.0:1'", "cannot be read"),
             ("request_timeout = 'soon'", "request_timeout"),
             ("node_certificate_lifetime = '10ms'", "node_certificate_lifetime must be 1s"),
+            ("operator_certificate_lifetime = '400d'", "operator_certificate_lifetime must be 1s to 365d"),
             ("data_key_lifetime = '25h'", "data_key_lifetime must be 0s"),
             ("max_connections = 0", "max_connections"),
             ("names = ['a b']", "names"),

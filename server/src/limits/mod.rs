@@ -86,7 +86,7 @@ impl Limits {
     pub(crate) fn request(&self, subject: &Subject) -> Result<(), (Limit, Duration)> {
         let (limit, requests) = match subject {
             Subject::Node { .. } => (Limit::Node, &self.nodes),
-            Subject::Operator(_) => (Limit::Operator, &self.operators),
+            Subject::Operator { .. } => (Limit::Operator, &self.operators),
         };
         requests.admit(subject).map_err(|wait| (limit, wait))
     }

@@ -9,6 +9,7 @@ mod conformance;
 mod environments;
 mod keys;
 mod nodes;
+mod operators;
 mod publication;
 mod secrets;
 mod services;
@@ -23,19 +24,22 @@ pub(crate) use assignments::{Assignments, chooses};
 pub(crate) use environments::Environments;
 pub(crate) use keys::{KeyRecord, KeyUse, Keys, OutdatedKey, Rewrap};
 pub(crate) use nodes::{NewNode, NewToken, NodeRecord, Nodes};
+pub(crate) use operators::{NewEnrolment, NewOperator, Operators};
 pub(crate) use publication::{Publication, Published};
-pub(crate) use secrets::{CurrentVersion, Delivery, NewSecret, NewVersion, Secrets};
+#[cfg(test)]
+pub(crate) use secrets::CurrentVersion;
+pub(crate) use secrets::{Delivery, NewSecret, NewVersion, Secrets};
 pub(crate) use services::Services;
 pub(crate) use sqlite::Sqlite;
 pub(crate) use templates::{NewTemplate, Templates};
 
 /// A database that the manager can live on.
 pub(crate) trait Store:
-    Environments + Keys + Secrets + Services + Templates + Nodes + Publication
+    Environments + Operators + Keys + Secrets + Services + Templates + Nodes + Publication
 {
 }
 
-impl<S: Environments + Keys + Secrets + Services + Templates + Nodes + Publication> Store for S {}
+impl<S: Environments + Operators + Keys + Secrets + Services + Templates + Nodes + Publication> Store for S {}
 
 /// Why the store did not do what it was asked. The first group is the caller's to solve.
 #[derive(Debug, thiserror::Error)]
@@ -66,8 +70,12 @@ pub(crate) enum StoreError {
     KeyInUse { key: KeyReference, data_keys: u64 },
     #[error("version {version} of key {key} is retired")]
     KeyRetired { key: KeyReference, version: u64 },
-    #[error("the join token is not good")]
+    #[error("the token is not good")]
     TokenRefused,
+    #[error("operator {name} is the last one who can administer everything")]
+    LastAdmin { name: String },
+    #[error("operator {name} does not have roles in environment {environment} alone")]
+    OutsideScope { name: String, environment: String },
 
     #[error("the database is busy")]
     Busy(#[source] Cause),

@@ -118,16 +118,22 @@ actions! {
 
     /// Lists operators and their roles.
     OperatorList = "operator.list",
-    /// Adds an operator.
+    /// Adds an operator, with roles from the start.
     OperatorAdd = "operator.add",
-    /// Gives an operator other roles.
-    OperatorGrant = "operator.grant",
-    /// Removes an operator.
+    /// Refuses an operator from now on.
     OperatorRemove = "operator.remove",
-    /// An operator is given a first certificate.
+    /// Gives an operator a role.
+    OperatorGrant = "operator.grant",
+    /// Takes a role from an operator.
+    OperatorUngrant = "operator.ungrant",
+    /// Makes an enrolment token for an operator who is there.
+    OperatorEnroll = "operator.enroll",
+    /// Somebody logs in with an enrolment token.
     OperatorLogin = "operator.login",
-    /// An operator renews a certificate.
+    /// An operator renews their own certificate.
     OperatorRenew = "operator.renew",
+    /// An operator sees who they are and what roles they have.
+    OperatorShow = "operator.show",
 
     /// Shows the policies that count.
     PolicyShow = "policy.show",

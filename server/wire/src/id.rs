@@ -95,6 +95,9 @@ macro_rules! ids {
 ids! {
     /// One joined node. A node that is removed and joins again under its old name is another.
     NodeId = "node";
+    /// One operator who has logged in. Whoever logs in anew, after a lost key or under the name of
+    /// somebody who was removed, is another.
+    OperatorId = "operator";
     /// One version of one secret, unique over all secrets and never used again: a secret that is
     /// removed and created again under its old name starts at version 1, but not with an old id.
     VersionId = "version";

@@ -1,7 +1,7 @@
 //! What secretfs nodes, operators and managers say to each other.
 //!
 //! Everything here is sans-IO: checked names and ids, the request and response types of the
-//! manager's API, [`SecretBytes`], the join token and the sealed [`envelope`]. There is no socket,
+//! manager's API, [`SecretBytes`], tokens and the sealed [`envelope`]. There is no socket,
 //! no file and no clock, so that each piece can be tested and fuzzed as bytes in, bytes out.
 
 #![forbid(unsafe_code)]
@@ -31,7 +31,7 @@ pub const CLOCK_TOLERANCE: std::time::Duration = std::time::Duration::from_secs(
 pub use action::{Action, UnknownAction};
 pub use fingerprint::{InvalidFingerprint, KeyFingerprint};
 pub use host::{HOST_MAX_ADDRESSES, HostFact, HostFacts, MachineDigest};
-pub use id::{InstanceId, InvalidId, NodeId, OpenLogId, SessionId, VersionId};
+pub use id::{InstanceId, InvalidId, NodeId, OpenLogId, OperatorId, SessionId, VersionId};
 pub use key::{InvalidKeyBackend, KeyBackendKind, KeyReference};
 pub use label::{InvalidLabel, Labels, Selector};
 pub use name::{
@@ -41,4 +41,4 @@ pub use name::{
 pub use ownership::{InvalidMode, Mode, Ownership};
 pub use role::{Grant, Role, UnknownRole};
 pub use secret::{InvalidSecretSize, SECRET_MAX_BYTES, SecretBytes};
-pub use token::{CaPin, InvalidToken, JoinToken, TokenSecret};
+pub use token::{CaPin, EnrolmentToken, InvalidToken, InvalidTokenSecret, JoinToken, TokenSecret};

@@ -1,8 +1,9 @@
-//! The join token: `sfj1.<secret>.<CA pin>`.
+//! Tokens by which somebody becomes known to a manager: `sfj1.<secret>.<CA pin>` for a node that joins,
+//! `sfo1.<secret>.<CA pin>` for an operator who logs in.
 //!
-//! It is all that a new node is given: something that only the manager and the node know, once, and
-//! the SHA-256 of the manager's CA bundle, so that the node can tell the manager from anybody else
-//! before it sends a byte of the secret.
+//! It is all that they are given: something that only the manager and they know, once, and
+//! the SHA-256 of the manager's CA bundle, so that they can tell the manager from anybody else
+//! before they send a byte of the secret.
 
 use std::fmt;
 use std::str::FromStr;
@@ -12,16 +13,22 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use zeroize::Zeroizing;
 
-const PREFIX: &str = "sfj1";
 const SECRET_BYTES: usize = 32;
 const PIN_BYTES: usize = 32;
 
-/// Why a text is not a join token. Never repeats the text.
+/// Why a text is not a token of its kind. Never repeats the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "not a join token: it has the form sfj1.<secret>.<pin>; copy it whole from `secretfs node token create`"
-)]
-pub struct InvalidToken;
+#[error("not {kind} token: it has the form {prefix}.<secret>.<pin>; copy it whole from `{made_by}`")]
+pub struct InvalidToken {
+    kind: &'static str,
+    prefix: &'static str,
+    made_by: &'static str,
+}
+
+/// Why a text is not the secret part of a token. Never repeats the text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not the secret part of a token")]
+pub struct InvalidTokenSecret;
 
 /// SHA-256 over the manager's whole CA bundle.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -50,7 +57,7 @@ impl fmt::Debug for CaPin {
     }
 }
 
-/// The part of a join token that only the manager and the node may know.
+/// The part of a token that only the manager and whom it is for may know.
 pub struct TokenSecret(Zeroizing<[u8; SECRET_BYTES]>);
 
 impl TokenSecret {
@@ -92,47 +99,67 @@ impl fmt::Debug for TokenSecret {
 }
 
 impl FromStr for TokenSecret {
-    type Err = InvalidToken;
-    fn from_str(given: &str) -> Result<Self, InvalidToken> {
-        let bytes = Zeroizing::new(URL_SAFE_NO_PAD.decode(given).map_err(|_| InvalidToken)?);
+    type Err = InvalidTokenSecret;
+    fn from_str(given: &str) -> Result<Self, InvalidTokenSecret> {
+        let bytes = Zeroizing::new(URL_SAFE_NO_PAD.decode(given).map_err(|_| InvalidTokenSecret)?);
         let mut secret = Zeroizing::new([0; SECRET_BYTES]);
         if bytes.len() != SECRET_BYTES {
-            return Err(InvalidToken);
+            return Err(InvalidTokenSecret);
         }
         secret.copy_from_slice(&bytes);
         Ok(Self(secret))
     }
 }
 
-/// A whole join token, as an operator hands it to a new node.
-#[derive(Debug)]
-pub struct JoinToken {
-    /// What is sent to the manager, once its pin is proven.
-    pub secret: TokenSecret,
-    /// What the manager's CA bundle must hash to.
-    pub pin: CaPin,
+macro_rules! tokens {
+    ($($(#[$doc:meta])* $name:ident = $kind:literal $prefix:literal from $made_by:literal;)*) => {$(
+        $(#[$doc])*
+        #[derive(Debug)]
+        pub struct $name {
+            /// What is sent to the manager, once its pin is proven.
+            pub secret: TokenSecret,
+            /// What the manager's CA bundle must hash to.
+            pub pin: CaPin,
+        }
+
+        impl $name {
+            /// As text. It is a credential until it is used or expires.
+            pub fn expose_text(&self) -> Zeroizing<String> {
+                write($prefix, &self.secret, self.pin)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = InvalidToken;
+            fn from_str(given: &str) -> Result<Self, InvalidToken> {
+                let invalid = InvalidToken { kind: $kind, prefix: $prefix, made_by: $made_by };
+                read($prefix, given).map(|(secret, pin)| Self { secret, pin }).ok_or(invalid)
+            }
+        }
+    )*};
 }
 
-impl JoinToken {
-    /// As text. It is a credential until it is used or expires.
-    pub fn expose_text(&self) -> Zeroizing<String> {
-        let secret = self.secret.expose_text();
-        Zeroizing::new(format!("{PREFIX}.{}.{}", secret.as_str(), URL_SAFE_NO_PAD.encode(self.pin.0)))
-    }
+tokens! {
+    /// A whole join token, as an operator hands it to a new node.
+    JoinToken = "a join" "sfj1" from "secretfs node token create";
+    /// A whole enrolment token, as an operator hands it to another one.
+    EnrolmentToken = "an enrolment" "sfo1" from "secretfs operator add";
 }
 
-impl FromStr for JoinToken {
-    type Err = InvalidToken;
-    fn from_str(given: &str) -> Result<Self, InvalidToken> {
-        let mut parts = given.trim().split('.');
-        let (Some(PREFIX), Some(secret), Some(pin), None) =
-            (parts.next(), parts.next(), parts.next(), parts.next())
-        else {
-            return Err(InvalidToken);
-        };
-        let pin = URL_SAFE_NO_PAD.decode(pin).map_err(|_| InvalidToken)?;
-        Ok(Self { secret: secret.parse()?, pin: CaPin(pin.try_into().map_err(|_| InvalidToken)?) })
-    }
+fn write(prefix: &str, secret: &TokenSecret, pin: CaPin) -> Zeroizing<String> {
+    let secret = secret.expose_text();
+    Zeroizing::new(format!("{prefix}.{}.{}", secret.as_str(), URL_SAFE_NO_PAD.encode(pin.0)))
+}
+
+fn read(expected: &str, given: &str) -> Option<(TokenSecret, CaPin)> {
+    let mut parts = given.trim().split('.');
+    let (Some(prefix), Some(secret), Some(pin), None) =
+        (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return None;
+    };
+    let pin = URL_SAFE_NO_PAD.decode(pin).ok()?.try_into().ok()?;
+    (prefix == expected).then_some((secret.parse().ok()?, CaPin(pin)))
 }
 
 #[cfg(test)]
@@ -157,6 +184,17 @@ mod tests {
             let error = bad.parse::<JoinToken>().expect_err(bad);
             assert!(bad.len() < 6 || !error.to_string().contains(bad));
         }
+    }
+
+    #[test]
+    fn a_token_of_the_other_kind_is_refused() {
+        let (secret, pin) = (TokenSecret::random(), CaPin::of_bundle([]));
+        let join = JoinToken { secret, pin }.expose_text();
+        let error = join.parse::<EnrolmentToken>().expect_err("a join token");
+        assert!(error.to_string().contains("sfo1.") && error.to_string().contains("secretfs operator add"));
+        let enrolment = join.replacen("sfj1", "sfo1", 1);
+        assert!(enrolment.parse::<EnrolmentToken>().is_ok());
+        assert!(enrolment.parse::<JoinToken>().is_err());
     }
 
     #[test]

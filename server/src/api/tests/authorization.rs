@@ -11,11 +11,11 @@ use secretfs_wire::{Grant, Role};
 use crate::authz::tests::table::{
     ANONYMOUS, EVERY_NODE, EVERY_OPERATOR, in_its_environment, in_no_environment, words,
 };
-use crate::ca::{PeerCertificate, Subject};
-use crate::testing::{Grants, TestManager, node_peer, peer, read};
+use crate::ca::PeerCertificate;
+use crate::testing::{Grants, TestManager, node_peer, operator_peer, read};
 
 /// Written out a second time: the routes' own table is what is tested.
-const ROUTES: [(&str, &str, &str); 46] = [
+const ROUTES: [(&str, &str, &str); 61] = [
     ("GET", "/metrics", "manager.metrics"),
     ("GET", "/v1/environments", "environment.list"),
     ("POST", "/v1/environments", "environment.create"),
@@ -57,6 +57,21 @@ const ROUTES: [(&str, &str, &str); 46] = [
     ("POST", "/v1/node/renew", "node.renew"),
     ("POST", "/v1/node/session", "node.session"),
     ("POST", "/v1/node/usage", "node.report"),
+    ("GET", "/v1/environments/{environment}/operators", "operator.list"),
+    ("POST", "/v1/environments/{environment}/operators/{operator}", "operator.add"),
+    ("DELETE", "/v1/environments/{environment}/operators/{operator}", "operator.remove"),
+    ("POST", "/v1/environments/{environment}/operators/{operator}/enrolment", "operator.enroll"),
+    ("PUT", "/v1/environments/{environment}/operators/{operator}/roles/{role}", "operator.grant"),
+    ("DELETE", "/v1/environments/{environment}/operators/{operator}/roles/{role}", "operator.ungrant"),
+    ("GET", "/v1/operators", "operator.list"),
+    ("POST", "/v1/operators/{operator}", "operator.add"),
+    ("DELETE", "/v1/operators/{operator}", "operator.remove"),
+    ("POST", "/v1/operators/{operator}/enrolment", "operator.enroll"),
+    ("PUT", "/v1/operators/{operator}/roles/{role}", "operator.grant"),
+    ("DELETE", "/v1/operators/{operator}/roles/{role}", "operator.ungrant"),
+    ("POST", "/v1/login", "operator.login"),
+    ("GET", "/v1/operator", "operator.show"),
+    ("POST", "/v1/operator/renew", "operator.renew"),
     ("GET", "/v1/policies", "policy.show"),
     ("POST", "/v1/policies/explain", "policy.explain"),
     ("POST", "/v1/policies/explain/{operator}", "policy.explain"),
@@ -109,7 +124,7 @@ async fn every_route_lets_in_whom_it_should() {
     assert_eq!(documented(&manager), tested, "each route has a row, and each row a route");
 
     let callers = callers(&manager).await;
-    assert_eq!(callers.len(), 1 + 5 + 2 + 1 + 3 * Role::ALL.len());
+    assert_eq!(callers.len(), 1 + 7 + 2 + 1 + 3 * Role::ALL.len());
     for (method, path, action) in ROUTES {
         let uri = fill(path);
         for (name, caller, certificate, grants) in &callers {
@@ -162,7 +177,7 @@ async fn callers(manager: &TestManager) -> Vec<Row> {
     manager.join("prod", "removed", false).await;
     let pending = manager.join("prod", "pending", true).await;
     let expired = PeerCertificate { not_after: Timestamp::now(), ..TestManager::operator() };
-    let unknown = peer(Subject::Operator("eve".parse().expect("a name")));
+    let unknown = operator_peer("eve", 1);
 
     let unauthenticated = || Caller::Refused(ErrorCode::Unauthenticated);
     let node = |name: &str, caller, peer| (name.to_owned(), caller, Some(peer), Vec::new());
@@ -170,7 +185,14 @@ async fn callers(manager: &TestManager) -> Vec<Row> {
     let mut rows: Vec<Row> = vec![
         ("anonymous".to_owned(), Caller::Anonymous, None, Vec::new()),
         ("expired operator".to_owned(), unauthenticated(), Some(expired), admin.clone()),
-        ("unknown operator".to_owned(), unauthenticated(), Some(unknown), admin),
+        ("unknown operator".to_owned(), unauthenticated(), Some(unknown), admin.clone()),
+        (
+            "operator who has logged in anew".to_owned(),
+            unauthenticated(),
+            Some(operator_peer("admin", 2)),
+            admin.clone(),
+        ),
+        ("operator without an id".to_owned(), unauthenticated(), Some(operator_peer("admin", 0)), admin),
         node("revoked node", unauthenticated(), node_peer(&revoked)),
         node("removed node", unauthenticated(), node_peer(&removed)),
         node("pending node", Caller::Refused(ErrorCode::PendingApproval), node_peer(&pending)),

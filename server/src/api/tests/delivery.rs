@@ -5,8 +5,6 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::{Method, Request, StatusCode};
 use http_body_util::BodyExt as _;
-use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject as _;
 use secretfs_wire::api::{
     CreateToken, CreatedToken, EnvelopeRequest, ErrorCode, JoinRequest, Joined, Renewed, Session,
 };
@@ -17,7 +15,7 @@ use secretfs_wire::{JoinToken, Ownership, SessionId};
 use serde_json::json;
 
 use crate::ca::PeerCertificate;
-use crate::testing::{Answer, TestManager};
+use crate::testing::{Answer, TestManager, certificate, certificate_request};
 
 /// A node as a node sees itself.
 struct TestNode {
@@ -31,17 +29,6 @@ async fn token(manager: &TestManager) -> JoinToken {
     let path = "/v1/environments/prod/tokens";
     let created = manager.post(Some(&TestManager::operator()), path, &asked).await;
     created.json::<CreatedToken>().token.parse().expect("a token")
-}
-
-fn certificate_request() -> String {
-    let key = rcgen::KeyPair::generate().expect("a key");
-    let request = rcgen::CertificateParams::default().serialize_request(&key).expect("a request");
-    request.pem().expect("PEM")
-}
-
-fn certificate(pem: &str) -> PeerCertificate {
-    let der = CertificateDer::from_pem_slice(pem.as_bytes()).expect("a certificate");
-    PeerCertificate::from_der(&der).expect("that names its node")
 }
 
 fn join_request(token: &JoinToken, name: &str, key: &NodePrivateKey) -> JoinRequest {

@@ -89,7 +89,7 @@ async fn who_has_no_valid_certificate_waits_and_a_node_always_hears_that_it_is_s
     manager.app.store.revoke(&node.environment, &node.name).await.expect("revoked");
     let (path, body) = ("/v1/node/usage", json!({ "whole": true }));
     let (shut_out, operator) = (node_peer(&node), TestManager::operator());
-    let stranger = peer(Subject::Operator("eve".parse().expect("a name")));
+    let stranger = operator_peer("eve", 1);
     let ask = async |peer| manager.post_from(peer, "192.0.2.1", &[], path, &body).await.0.error().code;
     for caller in [None, Some(&stranger)].into_iter().cycle().take(6) {
         assert_eq!(ask(caller).await, ErrorCode::Unauthenticated);

@@ -4,6 +4,8 @@ mod authorization;
 mod delivery;
 mod identity;
 mod limits;
+mod no_cleartext;
+mod operators;
 mod policies;
 mod refusals;
 mod templates;

@@ -176,12 +176,6 @@ async fn nothing_for_a_change_that_the_node_does_not_see() {
     scene.expect_silence("an attachment that is there already").await;
     scene.manager.join("prod", "node-b", false).await;
     scene.expect_silence("another node").await;
-
-    // `db` is made with this value.
-    let same = NewValue::Given(SecretBytes::new(b"value".to_vec()).expect("a value"));
-    let rotated = app.rotate_secret(&prod, &"db".parse().expect("a name"), same).await.expect("rotated");
-    assert_eq!((rotated.has_changed, rotated.secret.versions), (false, 1));
-    scene.expect_silence("the same value").await;
 }
 
 #[tokio::test]

@@ -11,11 +11,13 @@ const GRANT: &str = "service.assign service.attach service.create service.detach
 const ADMIT: &str = "node.approve node.label node.remove node.revoke token.create";
 const ADMINISTER: &str = "environment.remove key.migrate key.retire key.rewrap key.rotate";
 const OVERSEE: &str = "key.list manager.metrics operator.list policy.explain policy.show";
-const MANAGE: &str = "environment.create key.import operator.add operator.grant operator.remove";
+const MANAGE: &str = "environment.create key.import";
+const OPERATORS: &str =
+    "operator.add operator.enroll operator.grant operator.list operator.remove operator.ungrant";
 
 /// What an operator may do without any role, to the manager or on their own behalf.
 pub(crate) const EVERY_OPERATOR: &str = "environment.list manager.describe manager.health node.join \
-    operator.login operator.renew policy.explain";
+    operator.login operator.renew operator.show policy.explain";
 /// What a node may do, to the manager or on its own behalf.
 pub(crate) const EVERY_NODE: &str = "manager.health node.audit node.fetch node.follow node.join \
     node.renew node.report node.session operator.login";
@@ -29,8 +31,8 @@ pub(crate) fn in_its_environment(role: Role) -> Vec<&'static str> {
         Role::Editor => &[SEE, EDIT],
         Role::Granter => &[SEE, GRANT],
         Role::NodeAdmin => &[SEE_NODES, ADMIT],
-        Role::Auditor => &[SEE, "audit.read"],
-        Role::Admin => &[SEE, EDIT, GRANT, ADMIT, ADMINISTER, "audit.read"],
+        Role::Auditor => &[SEE, "audit.read", "operator.list"],
+        Role::Admin => &[SEE, EDIT, GRANT, ADMIT, ADMINISTER, OPERATORS, "audit.read"],
     })
 }
 
@@ -40,7 +42,7 @@ pub(crate) fn in_no_environment(role: Role) -> Vec<&'static str> {
         Role::Viewer | Role::Editor | Role::Granter => &["manager.metrics"],
         Role::NodeAdmin => &[],
         Role::Auditor => &[OVERSEE, "audit.read"],
-        Role::Admin => &[OVERSEE, MANAGE, "audit.read"],
+        Role::Admin => &[OVERSEE, MANAGE, OPERATORS, "audit.read"],
     })
 }
 

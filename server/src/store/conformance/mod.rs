@@ -1,6 +1,7 @@
 //! What every store must do, whatever database is behind it.
 
 mod keys;
+mod operators;
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -41,6 +42,7 @@ pub(super) fn local(key: &str) -> KeyReference {
 /// Runs the suite. Each part has an environment of its own, and they leave some behind.
 pub(super) async fn check(store: &dyn Store) {
     environments(store).await;
+    operators::check(store).await;
     versions(store).await;
     keys::check(store).await;
     attachments(store).await;
@@ -97,13 +99,6 @@ fn new_node(node: &str) -> NewNode {
 
 async fn environments(store: &dyn Store) {
     store.ping().await.expect("an answer");
-    let operator = name("alice");
-    assert!(!store.operator_exists(&operator).await.expect("asked"));
-    store.create_operator(&operator, at(0)).await.expect("an operator");
-    assert!(store.operator_exists(&operator).await.expect("asked"));
-    let twice = store.create_operator(&operator, at(0)).await;
-    assert!(matches!(twice, Err(StoreError::Exists { kind: "operator", .. })));
-
     let one = environment(store, "env-one").await;
     let same_name = Environment { name: one.clone(), key: local("other"), created: at(0) };
     let same_key = Environment { name: name("env-two"), key: local("env-one"), created: at(0) };

@@ -24,6 +24,8 @@ pub(super) trait Columns {
     fn id<T>(&self, column: &'static str, from: fn(u64) -> Option<T>) -> Result<T, StoreError>;
     /// A time in microseconds.
     fn time(&self, column: &'static str) -> Result<Timestamp, StoreError>;
+    /// The same where there may be none.
+    fn optional_time(&self, column: &'static str) -> Result<Option<Timestamp>, StoreError>;
     fn bytes(&self, column: &'static str) -> Result<Vec<u8>, StoreError>;
     /// A value as JSON.
     fn json<T: DeserializeOwned>(&self, column: &'static str) -> Result<T, StoreError>;
@@ -56,6 +58,12 @@ impl Columns for SqliteRow {
 
     fn time(&self, column: &'static str) -> Result<Timestamp, StoreError> {
         Timestamp::from_microsecond(self.try_get(column)?).map_err(|_| StoreError::Corrupt { column })
+    }
+
+    fn optional_time(&self, column: &'static str) -> Result<Option<Timestamp>, StoreError> {
+        let microseconds: Option<i64> = self.try_get(column)?;
+        let time = microseconds.map(Timestamp::from_microsecond).transpose();
+        time.map_err(|_| StoreError::Corrupt { column })
     }
 
     fn bytes(&self, column: &'static str) -> Result<Vec<u8>, StoreError> {

@@ -1,7 +1,6 @@
 use async_trait::async_trait;
-use jiff::Timestamp;
+use secretfs_wire::EnvironmentName;
 use secretfs_wire::api::Environment;
-use secretfs_wire::{EnvironmentName, OperatorName};
 use sqlx::sqlite::SqliteRow;
 
 use super::columns::Columns as _;
@@ -14,24 +13,6 @@ impl Environments for Sqlite {
     async fn ping(&self) -> Result<(), StoreError> {
         sqlx::query("SELECT 1 FROM environments LIMIT 1").fetch_optional(&self.pool).await?;
         Ok(())
-    }
-
-    async fn create_operator(&self, name: &OperatorName, now: Timestamp) -> Result<(), StoreError> {
-        sqlx::query("INSERT INTO operators (name, created) VALUES (?, ?)")
-            .bind(name.as_str())
-            .bind(now.as_microsecond())
-            .execute(&self.pool)
-            .await
-            .map_err(inserting("operator", name))?;
-        Ok(())
-    }
-
-    async fn operator_exists(&self, name: &OperatorName) -> Result<bool, StoreError> {
-        let row = sqlx::query("SELECT 1 FROM operators WHERE name = ?")
-            .bind(name.as_str())
-            .fetch_optional(&self.pool)
-            .await?;
-        Ok(row.is_some())
     }
 
     async fn environments(&self) -> Result<Vec<Environment>, StoreError> {

@@ -4,6 +4,7 @@ mod columns;
 mod environments;
 mod keys;
 mod nodes;
+mod operators;
 mod publication;
 mod secrets;
 mod services;

@@ -11,7 +11,9 @@ use super::columns::{Columns as _, integer};
 use super::keys::require_usable;
 use super::{Sqlite, inserting, require_environment};
 use crate::keys::{SealedVersion, WrappedKey};
-use crate::store::{CurrentVersion, Delivery, NewSecret, NewVersion, Secrets, StoreError, chooses};
+#[cfg(test)]
+use crate::store::CurrentVersion;
+use crate::store::{Delivery, NewSecret, NewVersion, Secrets, StoreError, chooses};
 
 #[async_trait]
 impl Secrets for Sqlite {
@@ -87,6 +89,7 @@ impl Secrets for Sqlite {
         Ok(secret)
     }
 
+    #[cfg(test)]
     async fn current(
         &self,
         environment: &EnvironmentName,

@@ -8,6 +8,7 @@ mod error;
 mod key;
 mod node;
 mod open;
+mod operator;
 mod policy;
 mod secret;
 mod service;
@@ -25,6 +26,7 @@ pub use node::{
     JoinRequest, Joined, Node, NodeState, RenewRequest, Renewed, Session, Token, TokenState,
 };
 pub use open::{LostOpens, Open, OpenReport, REPORT_MAX_OPENS};
+pub use operator::{AddOperator, CreatedEnrolment, Enroll, LoggedIn, LoginRequest, Operator, OperatorState};
 pub use policy::{Explain, Explanation, PoliciesInForce, Policy, PolicyEffect};
 pub use secret::{AttachedTo, Rollback, Rotated, Secret, SecretDetails, SecretVersion};
 pub use service::{Assignment, Attach, Attachment, Service, ServiceDetails, Template, TemplateDetails};

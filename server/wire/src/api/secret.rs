@@ -31,8 +31,8 @@ pub struct Rotated {
     /// The secret.
     #[serde(flatten)]
     pub secret: Secret,
-    /// Whether another version is current now. A rotation to the value that is current already makes
-    /// no new version, and nobody is told.
+    /// Whether another version is current now: always after a rotation, also one to the same value, and
+    /// unless that version was current already after a rollback.
     pub has_changed: bool,
 }
 

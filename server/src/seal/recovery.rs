@@ -1,0 +1,71 @@
+use std::time::Duration;
+
+use secretfs_wire::OperatorName;
+use secretfs_wire::api::CreatedEnrolment;
+
+use super::progress::UnlockProgress;
+use super::stopped::{StoppedError, StoppedManager};
+use crate::app::{draw_enrolment, now, shown_once};
+use crate::config::Config;
+use crate::error::Cause;
+use crate::manager::{Manager, OpenError};
+
+/// A stopped manager that nobody can log in to any more, and whose seal is proof enough: whoever opens
+/// it has all keys anyway.
+#[derive(Debug)]
+pub struct Recovery(StoppedManager);
+
+/// Why nobody was made an administrator.
+#[derive(Debug, thiserror::Error)]
+pub enum RecoveryError {
+    /// The seal cannot be opened.
+    #[error(transparent)]
+    Stopped(#[from] StoppedError),
+    /// What the seal protects cannot be opened.
+    #[error("cannot open the manager")]
+    Open(#[source] OpenError),
+    /// The token is to be good for too short or too long.
+    #[error("a token is good for 1 second to 30 days")]
+    Lifetime,
+    /// The store does not take it.
+    #[error("cannot change the store")]
+    Store(#[source] Cause),
+}
+
+impl Recovery {
+    /// Opens the seal, where that takes no operator, and keeps every manager off meanwhile.
+    ///
+    /// # Errors
+    /// When a manager runs on the directory, or the seal is damaged.
+    pub async fn begin(config: &Config) -> Result<Self, RecoveryError> {
+        Ok(Self(StoppedManager::begin(config).await?))
+    }
+
+    /// Takes a line with an unlock key or a share; an empty one only asks how far it is.
+    pub fn give(&mut self, line: &str) -> UnlockProgress {
+        self.0.give(line)
+    }
+
+    /// Makes an operator, who may be there already, an administrator of everything, and a token for them
+    /// to log in with.
+    ///
+    /// # Errors
+    /// When the seal is not open, or the store cannot be changed.
+    pub async fn enroll(
+        self,
+        config: &Config,
+        name: &OperatorName,
+        ttl: Duration,
+    ) -> Result<CreatedEnrolment, RecoveryError> {
+        let (directory, sources, _, root) = self.0.into_opened()?;
+        let manager = Manager::unlocked(config.clone(), directory, root, sources.into_backends())
+            .await
+            .map_err(RecoveryError::Open)?;
+        let (token, enrolment) = draw_enrolment(manager.authority.pin(), ttl.as_secs(), None)
+            .map_err(|_| RecoveryError::Lifetime)?;
+        let created = shown_once(config, name, &token, &enrolment);
+        let recovered = manager.store.recover(name, enrolment, now()).await;
+        recovered.map_err(|error| RecoveryError::Store(error.into()))?;
+        Ok(created)
+    }
+}

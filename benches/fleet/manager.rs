@@ -55,7 +55,8 @@ impl Manager {
 
         let read = |name| fs::read_to_string(operator.join(name)).expect("the operator's credentials");
         let ca = read("ca.pem");
-        let tls = tls(&ca, &read("operator.pem"), &read("operator-key.pem"));
+        let identity = read("operator.pem");
+        let tls = tls(&ca, &identity, &identity);
         let client = |tls| reqwest::Client::builder().tls_backend_preconfigured(tls).no_proxy().build();
         let operator = client(tls).expect("a client");
         let anonymous = client(trusting(&ca).with_no_client_auth()).expect("a client");

@@ -39,9 +39,9 @@ pub(super) struct OperatorSection {
     pub(super) environment: Option<EnvironmentName>,
     /// The manager's CA bundle, PEM.
     pub(super) ca: Option<PathBuf>,
-    /// The operator's certificate, PEM.
+    /// The operator's certificate and its private key, PEM.
     pub(super) certificate: Option<PathBuf>,
-    /// The certificate's private key, PEM.
+    /// The private key, PEM, where it is not in the same file.
     pub(super) key: Option<PathBuf>,
 }
 

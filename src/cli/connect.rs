@@ -1,16 +1,14 @@
 //! From flags, environment and configuration file to an operator's connection.
 
-use std::fs;
-use std::path::{Path, PathBuf};
-
+use jiff::Timestamp;
 use secretfs_wire::EnvironmentName;
 use url::Url;
-use zeroize::Zeroizing;
 
-use super::Global;
 use super::config::ConfigFile;
 use super::error::Failure;
-use crate::client::{Credentials, EnvironmentClient, OperatorClient};
+use super::renewal::Renewal;
+use super::{Global, credentials, output};
+use crate::client::{CertificateSummary, EnvironmentClient, OperatorClient, OperatorsClient};
 
 /// An operator's connection, and the environment to work in if one was named.
 pub(super) struct Operator {
@@ -24,14 +22,16 @@ impl Operator {
     pub(super) fn new(global: &Global, file: &ConfigFile) -> Result<Self, Failure> {
         let section = &file.operator;
         let manager = global.manager.clone().or_else(|| section.manager.clone()).ok_or_else(|| {
-            Failure::usage("no manager is configured").hint("add --manager URL, or set SECRETFS_CONFIG to the file that `secretfs manager init` or `secretfs dev` named")
+            Failure::usage("no manager is configured").hint("log in with `secretfs login`, or set SECRETFS_CONFIG to the file that `secretfs manager init` or `secretfs dev` named")
         })?;
-        let credentials = Credentials {
-            ca: read(file, section.ca.as_deref(), "ca")?,
-            certificate: read(file, section.certificate.as_deref(), "certificate")?,
-            key: Zeroizing::new(read(file, section.key.as_deref(), "key")?),
-        };
+        let (credentials, identity_file) = credentials::load(file)?;
         let client = OperatorClient::new(manager, &credentials)?;
+        if let Some(certificate) = CertificateSummary::of(&credentials.certificate) {
+            refuse_ended(&certificate)?;
+            let renewal = Renewal::new(client.clone(), identity_file, certificate);
+            // A command has one operator.
+            let _ = global.renewal.set(renewal);
+        }
         let environment = global.environment.clone().or_else(|| section.environment.clone());
         Ok(Self { client, environment })
     }
@@ -39,6 +39,11 @@ impl Operator {
     /// The environment that was named, if one was.
     pub(super) fn environment_name(&self) -> Option<&EnvironmentName> {
         self.environment.as_ref()
+    }
+
+    /// The calls that decide over operators: in the environment that was named, or everywhere.
+    pub(super) fn operators(&self, all_environments: bool) -> OperatorsClient<'_> {
+        self.client.operators(self.environment.as_ref().filter(|_| !all_environments))
     }
 
     /// The calls inside the environment that was named.
@@ -51,13 +56,18 @@ impl Operator {
     }
 }
 
-fn read(file: &ConfigFile, path: Option<&Path>, key: &str) -> Result<String, Failure> {
-    let path: PathBuf = path.map(|path| file.resolve(path)).ok_or_else(|| {
-        Failure::usage(format!("operator.{key} is not configured"))
-            .hint("set SECRETFS_CONFIG to the file that `secretfs manager init` or `secretfs dev` named")
-    })?;
-    fs::read_to_string(&path)
-        .map_err(|error| Failure::failed(format!("cannot read operator.{key} {}: {error}", path.display())))
+/// The manager would refuse it in the handshake, and could not say as much.
+fn refuse_ended(certificate: &CertificateSummary) -> Result<(), Failure> {
+    if certificate.end > Timestamp::now() {
+        return Ok(());
+    }
+    let CertificateSummary { name, end, .. } = certificate;
+    let ended = output::time(*end);
+    Err(Failure::denied(format!("by this host's clock the certificate of operator {name} ended {ended}"))
+        .hint(&format!(
+            "ask another operator for `secretfs operator enroll {name}`, or on the manager's host use \
+             `secretfs manager enroll {name}`"
+        )))
 }
 
 /// A URL for messages: without the slash that the `url` crate adds.

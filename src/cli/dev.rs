@@ -13,7 +13,7 @@ use url::Url;
 
 use super::error::Failure;
 use super::{Global, connect, manager, output};
-use crate::client::{Credentials, NewValue, OperatorClient};
+use crate::client::{NewValue, OperatorClient};
 use crate::holder::Settings;
 use crate::host;
 use crate::node::{self, MountConfig, NodeIdentity, StateDirectory};
@@ -48,7 +48,7 @@ pub(super) async fn run(args: DevArgs, global: &Global) -> Result<(), Failure> {
     let stop_manager = CancellationToken::new();
     let (url, operator, serving) = start_manager(stop_manager.clone()).await?;
     let mut node = tokio::select! {
-        node = start_node(&url, &operator, &mount, files.path(), global) => node?,
+        node = start_node(&url, operator, &mount, files.path(), global) => node?,
         () = shutdown.cancelled() => return Ok(()),
     };
     output::line(&guide(&mount.path, &files.path().join("config.toml")))?;
@@ -88,19 +88,15 @@ async fn start_manager(shutdown: CancellationToken) -> Result<(Url, OperatorCred
 /// token as every other does.
 async fn start_node(
     url: &Url,
-    operator: &OperatorCredentials,
+    operator: OperatorCredentials,
     mount: &MountPoint,
     files: &Path,
     global: &Global,
 ) -> Result<Node, Failure> {
     let socket = files.join("node.sock");
-    manager::write_operator(files, &connect::show(url), Some(ENVIRONMENT), operator)?;
+    let credentials =
+        manager::write_operator(files, &connect::show(url), Some(ENVIRONMENT), operator).await?;
     append_node_section(files, &socket)?;
-    let credentials = Credentials {
-        certificate: operator.certificate.clone(),
-        key: operator.key.clone(),
-        ca: operator.ca.clone(),
-    };
     let client = OperatorClient::new(url.clone(), &credentials)?;
     let identity = set_up(&client, url).await?;
     let state_dir = files.join("node");

@@ -38,6 +38,11 @@ impl Failure {
         Self { exit: Exit::Usage, message: message.into() }
     }
 
+    /// It is not allowed, or not any more.
+    pub(super) fn denied(message: impl Into<String>) -> Self {
+        Self { exit: Exit::Denied, message: message.into() }
+    }
+
     /// Nobody answers.
     pub(super) fn unreachable(message: impl Into<String>) -> Self {
         Self { exit: Exit::Unreachable, message: message.into() }

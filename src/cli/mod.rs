@@ -3,6 +3,7 @@
 mod completions;
 mod config;
 mod connect;
+mod credentials;
 #[cfg(feature = "manager")]
 mod dev;
 mod environment;
@@ -10,19 +11,24 @@ mod error;
 mod in_use;
 mod key;
 mod labels;
+mod login;
 #[cfg(feature = "manager")]
 mod manager;
 mod node;
+mod operator;
 mod output;
 mod policy;
+mod renewal;
 mod run;
 mod secret;
 mod service;
 mod template;
+mod token;
 mod value;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::OnceLock;
 
 use clap::{Args, Parser, Subcommand};
 use secretfs_wire::EnvironmentName;
@@ -30,6 +36,7 @@ use url::Url;
 
 use config::ConfigFile;
 use error::Failure;
+use renewal::Renewal;
 
 use crate::host::logging::{self, LogFormat};
 
@@ -79,6 +86,9 @@ pub(crate) struct Global {
     /// What is logged, such as `debug` or `secretfs=debug,warn` [default: info; for dev: warn]
     #[arg(long, env = "SECRETFS_LOG", global = true, value_name = "FILTER")]
     log: Option<String>,
+    /// The certificate that the command came with, to be renewed in time.
+    #[arg(skip)]
+    renewal: OnceLock<Renewal>,
 }
 
 impl Global {
@@ -126,6 +136,15 @@ enum Command {
     /// Nodes: join, run, approve, revoke
     #[command(subcommand)]
     Node(node::NodeCommand),
+    /// Operators and their roles: add, grant, remove
+    #[command(subcommand)]
+    Operator(operator::OperatorCommand),
+    /// Become an operator, with the token that another one was given for you
+    #[command(after_help = login::LOGIN_EXAMPLE)]
+    Login(login::LoginArgs),
+    /// Show who you are to the manager, and what roles you have
+    #[command(after_help = login::WHOAMI_EXAMPLE)]
+    Whoami,
     /// Run a program, and tell or restart it when its secrets change
     #[command(after_help = run::EXAMPLE)]
     Run(run::RunArgs),
@@ -163,7 +182,7 @@ fn shutdown_signal() -> Result<tokio_util::sync::CancellationToken, Failure> {
 async fn run(cli: Cli) -> Result<ExitCode, Failure> {
     let Cli { global, command } = cli;
     let file = || ConfigFile::load(global.config.as_deref());
-    match command {
+    let done = match command {
         #[cfg(feature = "manager")]
         Command::Dev(args) => dev::run(args, &global).await,
         #[cfg(feature = "manager")]
@@ -174,10 +193,17 @@ async fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Key(command) => key::run(command, &global, file()?).await,
         Command::Policy(command) => policy::run(command, &global, file()?).await,
         Command::Node(command) => node::run(command, &global, file()?).await,
+        Command::Operator(command) => operator::run(command, &global, file()?).await,
+        Command::Login(args) => login::login(args, &global).await,
+        Command::Whoami => login::whoami(&global, file()?).await,
         Command::Run(args) => return run::run(args, &global).await,
         Command::Completions(args) => completions::run(&args),
+    };
+    // Whoever was let in comes again.
+    if let (Ok(()), Some(renewal)) = (&done, global.renewal.get()) {
+        renewal.run_if_due().await;
     }
-    .map(|()| ExitCode::SUCCESS)
+    done.map(|()| ExitCode::SUCCESS)
 }
 
 #[cfg(test)]

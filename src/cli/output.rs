@@ -41,7 +41,6 @@ pub(super) fn one<T: Serialize>(global: &Global, value: &T, text: &str) -> Resul
 }
 
 /// Prints what is shown only once: that nobody reads it is an error.
-#[cfg(feature = "manager")]
 pub(super) fn once<T: Serialize>(global: &Global, value: &T, text: &str) -> Result<(), WriteError> {
     let text = match global.json {
         true => serde_json::to_string_pretty(value).map_err(io::Error::from)?,

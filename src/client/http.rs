@@ -137,7 +137,9 @@ impl Http {
 
     /// GETs JSON.
     pub(super) async fn get<T: DeserializeOwned>(&self, path: &[&str]) -> Result<T, ClientError> {
-        json(self.request(Method::GET, path)).await
+        let response = success(self.request(Method::GET, path)).await?;
+        self.clock.hear(response.headers());
+        Ok(response.json().await?)
     }
 
     /// Sends JSON and receives JSON.

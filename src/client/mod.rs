@@ -1,16 +1,22 @@
 //! The manager as its callers see it, over mutually authenticated TLS. Only this module names
 //! `reqwest`.
 
+mod admission;
+mod certificate;
 mod clock;
 mod error;
 mod http;
 mod link;
 mod node;
 mod operator;
+mod operators;
 mod tls;
 
+pub(crate) use admission::{Admission, join, login};
+pub(crate) use certificate::{CertificateRequest, CertificateSummary, certificate_end};
 pub(crate) use clock::{ManagerClock, describe as describe_clock};
 pub(crate) use error::ClientError;
-pub(crate) use node::{Admission, NodeClient, join};
+pub(crate) use node::NodeClient;
 pub(crate) use operator::{EnvironmentClient, NewValue, OperatorClient};
+pub(crate) use operators::OperatorsClient;
 pub(crate) use tls::Credentials;

@@ -1,24 +1,21 @@
 //! What a node says to its manager.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _};
 use reqwest::Method;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
-use rustls::pki_types::CertificateDer;
-use secretfs_wire::api::{
-    EnvelopeRequest, INSTANCE_HEADER, JoinRequest, Joined, RenewRequest, Renewed, Session, UsageReport,
-};
+use secretfs_wire::InstanceId;
+use secretfs_wire::api::{EnvelopeRequest, INSTANCE_HEADER, RenewRequest, Renewed, Session, UsageReport};
 use secretfs_wire::stream::{Follow, StreamMessage};
-use secretfs_wire::{InstanceId, JoinToken};
 use tokio_util::codec::{FramedRead, LinesCodec};
 use tokio_util::io::StreamReader;
 use url::Url;
 
 use super::http::{Http, json, success};
-use super::{ClientError, Credentials, ManagerClock, tls};
+use super::{ClientError, Credentials, ManagerClock};
 
 /// The longest line of the change stream, in bytes: a manifest of some 50,000 targets.
 const LINE_MAX_BYTES: usize = 16 << 20;
@@ -96,29 +93,4 @@ impl NodeClient {
         });
         Ok(messages.boxed())
     }
-}
-
-/// What a join brings.
-pub(crate) struct Admission {
-    /// What the manager answered.
-    pub(crate) joined: Joined,
-    /// Its CA bundle.
-    pub(crate) bundle: Vec<CertificateDer<'static>>,
-    /// Its clock.
-    pub(crate) clock: Arc<ManagerClock>,
-}
-
-/// Joins with a token: proves the manager by the token's pin, then sends the token's secret and the
-/// node's public keys.
-pub(crate) async fn join(
-    manager: Url,
-    token: &JoinToken,
-    request: &JoinRequest,
-    timeout: Duration,
-) -> Result<Admission, ClientError> {
-    let bundle = Arc::new(OnceLock::new());
-    let http = Http::new(manager, tls::pinned_config(token.pin, bundle.clone()), timeout)?;
-    let joined = http.send(Method::POST, &["v1", "join"], request).await?;
-    let bundle = bundle.get().cloned().unwrap_or_default();
-    Ok(Admission { joined, bundle, clock: http.clock().clone() })
 }

@@ -6,9 +6,9 @@ use bytes::Bytes;
 use reqwest::Method;
 use secretfs_wire::api::{
     ApproveNode, Assignment, Attach, Attachment, ChangeLabels, CreateEnvironment, CreateToken, CreatedToken,
-    Environment, EnvironmentKeys, Explain, Explanation, MigrateKey, Node, PLAIN_TEXT, PoliciesInForce,
-    RetiredKey, RewrapStep, Rewrapped, Rollback, Rotated, RotatedKey, Secret, SecretDetails, Service,
-    ServiceDetails, Template, TemplateDetails, Token,
+    Environment, EnvironmentKeys, Explain, Explanation, MigrateKey, Node, Operator, PLAIN_TEXT,
+    PoliciesInForce, RenewRequest, Renewed, RetiredKey, RewrapStep, Rewrapped, Rollback, Rotated, RotatedKey,
+    Secret, SecretDetails, Service, ServiceDetails, Template, TemplateDetails, Token,
 };
 use secretfs_wire::{
     EnvironmentName, KeyName, Labels, NodeName, OperatorName, Ownership, SecretBytes, SecretName,
@@ -18,7 +18,8 @@ use serde::de::DeserializeOwned;
 use url::Url;
 
 use super::http::{Http, json, success, with_value};
-use super::{ClientError, Credentials};
+use super::operators::OperatorsClient;
+use super::{ClientError, Credentials, ManagerClock};
 
 /// How long any one call may take.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -32,6 +33,7 @@ pub(crate) enum NewValue {
 }
 
 /// An operator's calls.
+#[derive(Clone)]
 pub(crate) struct OperatorClient {
     http: Http,
 }
@@ -87,6 +89,26 @@ impl OperatorClient {
     ) -> Result<Explanation, ClientError> {
         let path = ["v1", "policies", "explain"].into_iter().chain(operator.map(OperatorName::as_str));
         self.http.send(Method::POST, &path.collect::<Vec<_>>(), asked).await
+    }
+
+    /// Who calls, and what roles they have.
+    pub(crate) async fn whoami(&self) -> Result<Operator, ClientError> {
+        self.http.get(&["v1", "operator"]).await
+    }
+
+    /// Asks for a certificate for a new key of one's own.
+    pub(crate) async fn renew(&self, request: &RenewRequest) -> Result<Renewed, ClientError> {
+        self.http.send(Method::POST, &["v1", "operator", "renew"], request).await
+    }
+
+    /// The manager's clock.
+    pub(crate) fn clock(&self) -> &ManagerClock {
+        self.http.clock()
+    }
+
+    /// The calls that decide over operators, in one environment or everywhere.
+    pub(crate) fn operators<'a>(&'a self, scope: Option<&'a EnvironmentName>) -> OperatorsClient<'a> {
+        OperatorsClient { http: &self.http, scope: scope.map(EnvironmentName::as_str) }
     }
 
     /// The calls inside one environment.

@@ -5,10 +5,6 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
-use jiff::Timestamp;
-use rcgen::{CertificateParams, KeyPair};
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
 use secretfs_wire::envelope::{EnvelopeError, NodePrivateKey};
 use secretfs_wire::{EnvironmentName, NodeId, NodeName};
 use serde::{Deserialize, Serialize};
@@ -73,30 +69,6 @@ pub(crate) enum StateError {
         /// What is wrong with it.
         reason: String,
     },
-}
-
-/// A fresh TLS key, and the request for its certificate.
-pub(crate) struct CertificateRequest {
-    /// The request, PEM.
-    pub(crate) request: String,
-    /// The key, PEM.
-    pub(crate) key: Zeroizing<String>,
-}
-
-impl CertificateRequest {
-    /// Makes a P-256 key. The request names nothing: the manager writes the names.
-    pub(crate) fn new() -> Result<Self, rcgen::Error> {
-        let key = KeyPair::generate()?;
-        let request = CertificateParams::default().serialize_request(&key)?.pem()?;
-        Ok(Self { request, key: Zeroizing::new(key.serialize_pem()) })
-    }
-}
-
-/// When a PEM certificate ends, or `None` if it is none.
-pub(crate) fn certificate_end(pem: &str) -> Option<Timestamp> {
-    let der = CertificateDer::from_pem_slice(pem.as_bytes()).ok()?;
-    let (_, certificate) = x509_parser::parse_x509_certificate(&der).ok()?;
-    Timestamp::from_second(certificate.validity().not_after.timestamp()).ok()
 }
 
 /// The directory in which a node keeps its identity. Nothing in it is a secret's value, or a key
@@ -264,6 +236,8 @@ impl NamedFile {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::client::certificate_end;
+    use rcgen::{CertificateParams, KeyPair};
     use std::fs;
     use std::os::unix::fs::PermissionsExt as _;
 

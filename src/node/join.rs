@@ -5,15 +5,14 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use jiff::SignedDuration;
-use rustls::pki_types::CertificateDer;
 use secretfs_wire::api::{JoinRequest, NodeState};
 use secretfs_wire::envelope::{EnvelopeError, NodePrivateKey};
 use secretfs_wire::{JoinToken, KeyFingerprint, NodeName};
 use url::Url;
 
 use super::facts::host_facts;
-use super::identity::{About, CertificateRequest, NodeIdentity};
-use crate::client::{self, ClientError, Credentials};
+use super::identity::{About, NodeIdentity};
+use crate::client::{self, CertificateRequest, ClientError, Credentials};
 
 /// How long the manager may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -65,7 +64,7 @@ pub(crate) async fn join(options: JoinOptions) -> Result<(NodeIdentity, JoinOutc
         envelope_key: STANDARD.encode(public.as_der()),
         host: host_facts(&options.manager).await,
     };
-    let client::Admission { joined, bundle, clock } =
+    let client::Admission { answer: joined, ca, clock } =
         client::join(options.manager.clone(), &options.token, &request, TIMEOUT).await?;
     let identity = NodeIdentity {
         about: About {
@@ -74,16 +73,9 @@ pub(crate) async fn join(options: JoinOptions) -> Result<(NodeIdentity, JoinOutc
             name: options.name,
             id: joined.id,
         },
-        credentials: Credentials { certificate: joined.certificate, key: tls.key, ca: to_pem(&bundle) },
+        credentials: Credentials { certificate: joined.certificate, key: tls.key, ca },
         envelope_key,
     };
     let (clock_ahead, fingerprint) = (clock.host_ahead(), public.fingerprint());
     Ok((identity, JoinOutcome { state: joined.state, clock_ahead, fingerprint }))
-}
-
-/// The pinned bundle as PEM, to be trusted from now on.
-fn to_pem(bundle: &[CertificateDer<'_>]) -> String {
-    let blocks: Vec<_> =
-        bundle.iter().map(|certificate| pem::Pem::new("CERTIFICATE", certificate.as_ref())).collect();
-    pem::encode_many(&blocks)
 }

@@ -11,13 +11,13 @@ use secretfs_wire::stream::Replica;
 use tokio::runtime::Handle;
 
 use super::expiry;
-use super::identity::{NodeIdentity, certificate_end};
+use super::identity::NodeIdentity;
 use super::presence::{Active, Last, Mounted, Node, Shared};
 use super::source::ManagerSource;
 use super::status::Shown;
 use super::usage::Usage;
 use crate::cache::{Arena, LeftBehind, ValueCache};
-use crate::client::{ClientError, NodeClient};
+use crate::client::{ClientError, NodeClient, certificate_end};
 use crate::fs::{Change, FileSystem, Freshness, InodeKey, Layout};
 use crate::fuse::{Connection, EventSender, Inotify, PreparedServer, Stage, Watched};
 use crate::handover::{Activation, Ledger, MountToServe, Outbox, Sequence, ServeConfig};

@@ -12,9 +12,10 @@ use secretfs_wire::api::RenewRequest;
 use tokio::sync::Notify;
 
 use super::chance;
-use super::identity::{CertificateRequest, certificate_end};
 use super::presence::Node;
-use crate::client::{ClientError, Credentials, ManagerClock, NodeClient};
+use crate::client::{
+    CertificateRequest, ClientError, Credentials, ManagerClock, NodeClient, certificate_end,
+};
 
 /// Where in the life that a certificate has left it is renewed.
 const POINT: Range<f64> = 0.5..0.8;

@@ -51,7 +51,7 @@ impl Subject {
 impl std::fmt::Display for Subject {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Operator(name) => write!(f, "operator/{name}"),
+            Self::Operator { name, .. } => write!(f, "operator/{name}"),
             Self::Node { environment, name, .. } => write!(f, "node/{environment}/{name}"),
         }
     }

@@ -3,16 +3,20 @@ mod seal;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use secretfs_server::{Config, FirstSteps, Manager, RawConfig};
+use secretfs_wire::OperatorName;
 use tokio::net::TcpListener;
 
 use self::backup::{BackupArgs, RestoreArgs};
 use self::seal::SealArgs;
 use super::config::{ConfigFile, user_directory};
+use super::credentials::Login;
 use super::error::Failure;
-use super::{Global, connect, output};
+use super::{Global, connect, operator, output};
+use crate::client::Credentials;
 use crate::host::{self, files};
 
 /// Set up and run a manager.
@@ -34,6 +38,10 @@ pub(super) enum ManagerCommand {
     #[command(after_help = "Examples:\n  secretfs manager rekey --shares 5 --threshold 3 < unlock-key\n  \
         secretfs manager rekey --auto-unlock none")]
     Rekey(RekeyArgs),
+    /// Let somebody in as an administrator of everything when no operator can let them in: print a token
+    /// for a stopped manager; what unlocks it is read from standard input, unless it opens by itself
+    #[command(after_help = "Example:\n  secretfs manager enroll admin < unlock-key")]
+    Enroll(EnrollArgs),
     /// Write everything that a manager has into one file, encrypted to age recipients; it may be running
     #[command(after_help = "Example:\n  secretfs manager backup --recipient age1... --output manager.age")]
     Backup(BackupArgs),
@@ -92,6 +100,17 @@ pub(super) struct RekeyArgs {
     seal: SealArgs,
 }
 
+#[derive(Debug, Args)]
+pub(super) struct EnrollArgs {
+    /// The operator's name, there already or new
+    name: OperatorName,
+    /// How long the token is good for
+    #[arg(long, default_value = "1h", value_parser = humantime::parse_duration)]
+    ttl: Duration,
+    #[command(flatten)]
+    manager: ManagerArgs,
+}
+
 impl ManagerArgs {
     fn check(self, file: ConfigFile) -> Result<Config, Failure> {
         let flags = RawConfig {
@@ -115,6 +134,11 @@ pub(super) async fn run(command: ManagerCommand, global: &Global, file: ConfigFi
         ManagerCommand::Run(args) => serve(args, global, file).await,
         ManagerCommand::Unlock(args) => seal::unlock(&args.check(file)?, global).await,
         ManagerCommand::Rekey(args) => seal::rekey(&args.seal, &args.manager.check(file)?, global).await,
+        ManagerCommand::Enroll(args) => {
+            let config = args.manager.check(file)?;
+            let created = seal::enroll(&args.name, args.ttl, &config, global).await?;
+            operator::show_token(global, &created)
+        }
         ManagerCommand::Backup(args) => {
             let config = args.data_dir.check(file)?;
             backup::backup(args, global, &config).await
@@ -140,7 +164,8 @@ async fn init(args: InitArgs, global: &Global, file: ConfigFile) -> Result<(), F
     let plan = args.seal.plan()?;
     let FirstSteps { operator, unlock } =
         Manager::init(&config, &plan).await.map_err(|error| Failure::from_error(&error))?;
-    write_operator(&directory, &connect::show(&config.url), None, &operator)?;
+    let name = operator.name.clone();
+    write_operator(&directory, &connect::show(&config.url), None, operator).await?;
 
     let automatic = plan.auto.is_some_and(|auto| !auto.is_empty());
     let text = format!(
@@ -154,55 +179,30 @@ async fn init(args: InitArgs, global: &Global, file: ConfigFile) -> Result<(), F
         data = config.data_dir.display(),
         means = seal::text(&unlock, &config),
         unlock = if automatic { "" } else { "    secretfs manager unlock\n" },
-        name = operator.name,
         operator = directory.display(),
         config = config_path.display(),
     );
     let mut json = seal::to_json(&unlock);
     json["data_dir"] = serde_json::json!(config.data_dir);
-    json["operator"] = serde_json::json!(operator.name);
+    json["operator"] = serde_json::json!(name);
     json["config"] = serde_json::json!(config_path);
     Ok(output::once(global, &json, &text)?)
 }
 
 /// Writes an operator's configuration with its credentials beside it, for their owner alone.
-pub(super) fn write_operator(
+pub(super) async fn write_operator(
     directory: &Path,
     manager: &str,
     environment: Option<&str>,
-    operator: &secretfs_server::OperatorCredentials,
-) -> Result<(), Failure> {
-    #[derive(serde::Serialize)]
-    struct Operator<'a> {
-        manager: &'a str,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        environment: Option<&'a str>,
-        ca: &'a str,
-        certificate: &'a str,
-        key: &'a str,
-    }
-    #[derive(serde::Serialize)]
-    struct File<'a> {
-        operator: Operator<'a>,
-    }
-    let file = File {
-        operator: Operator {
-            manager,
-            environment,
-            ca: "ca.pem",
-            certificate: "operator.pem",
-            key: "operator-key.pem",
-        },
-    };
-    let config = toml::to_string(&file).map_err(|error| Failure::from_error(&error))?;
-    let write = || {
-        files::create_private_directory(directory)?;
-        files::write_private(&directory.join("ca.pem"), operator.ca.as_bytes())?;
-        files::write_private(&directory.join("operator.pem"), operator.certificate.as_bytes())?;
-        files::write_private(&directory.join("operator-key.pem"), operator.key.as_bytes())?;
-        files::write_private(&directory.join("config.toml"), config.as_bytes())
-    };
-    write().map_err(|error| Failure::failed(format!("cannot write to {}: {error}", directory.display())))
+    operator: secretfs_server::OperatorCredentials,
+) -> Result<Credentials, Failure> {
+    files::create_private_directory(directory)
+        .map_err(|error| Failure::failed(format!("cannot write to {}: {error}", directory.display())))?;
+    let secretfs_server::OperatorCredentials { certificate, key, ca, .. } = operator;
+    let credentials = Credentials { certificate, key, ca };
+    let login = Login::at(&directory.join("config.toml"));
+    login.write(&login.lock().await?, manager, environment, &credentials)?;
+    Ok(credentials)
 }
 
 async fn serve(args: ManagerArgs, global: &Global, file: ConfigFile) -> Result<(), Failure> {

@@ -2,13 +2,15 @@
 
 use std::collections::BTreeSet;
 use std::io::{self, BufRead as _, IsTerminal as _, Read as _, Write as _};
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use secretfs_server::{
-    AutoUnlock, Config, Refusal, Rekey, SealPlan, Split, UnlockClient, UnlockClientError, UnlockMeans,
-    UnlockProgress,
+    AutoUnlock, Config, Recovery, Refusal, Rekey, SealPlan, Split, UnlockClient, UnlockClientError,
+    UnlockMeans, UnlockProgress,
 };
-use secretfs_wire::{KeyBackendKind, KeyName, KeyReference};
+use secretfs_wire::api::CreatedEnrolment;
+use secretfs_wire::{KeyBackendKind, KeyName, KeyReference, OperatorName};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
@@ -149,13 +151,7 @@ pub(super) async fn rekey(args: &SealArgs, config: &Config, global: &Global) -> 
     // Why the seal does not open by itself, for one.
     global.start_logging("warn")?;
     let mut rekey = Rekey::begin(config).await.map_err(|error| Failure::from_error(&error))?;
-    let progress = match rekey.give("") {
-        open if open.is_unlocked => open,
-        _ => open(async |line: &str| Ok(rekey.give(line))).await?,
-    };
-    if !progress.is_unlocked {
-        return Err(Failure::failed(format!("{}; nothing was changed", counted(&progress))));
-    }
+    open_stopped(|line| rekey.give(line)).await?;
     let new = rekey.make(&plan).await.map_err(|error| Failure::from_error(&error))?;
     // First shown, then needed: the other way round, whoever is stopped in between is locked out.
     output::once(global, &to_json(new.means()), &text(new.means(), config))?;
@@ -166,6 +162,31 @@ pub(super) async fn rekey(args: &SealArgs, config: &Config, global: &Global) -> 
     say(
         "The root key is sealed anew. Only a backup of the old root.sealed opens by what unlocked it before.",
     );
+    Ok(())
+}
+
+/// Makes somebody an administrator of everything, for whom the seal is proof enough.
+pub(super) async fn enroll(
+    name: &OperatorName,
+    ttl: Duration,
+    config: &Config,
+    global: &Global,
+) -> Result<CreatedEnrolment, Failure> {
+    global.start_logging("warn")?;
+    let mut recovery = Recovery::begin(config).await.map_err(|error| Failure::from_error(&error))?;
+    open_stopped(|line| recovery.give(line)).await?;
+    recovery.enroll(config, name, ttl).await.map_err(|error| Failure::from_error(&error))
+}
+
+/// Opens the seal of a stopped manager, with what standard input has if it needs that.
+async fn open_stopped(mut give: impl FnMut(&str) -> UnlockProgress) -> Result<(), Failure> {
+    let progress = match give("") {
+        open if open.is_unlocked => open,
+        _ => open(async |line: &str| Ok(give(line))).await?,
+    };
+    if !progress.is_unlocked {
+        return Err(Failure::failed(format!("{}; nothing was changed", counted(&progress))));
+    }
     Ok(())
 }
 

@@ -1,6 +1,5 @@
 //! What a node's own host is told: join, run, and how it does.
 
-use std::io::Read as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 
@@ -8,11 +7,10 @@ use clap::{Args, Subcommand};
 use secretfs_wire::api::NodeState;
 use secretfs_wire::{JoinToken, NodeName, ServiceName};
 use url::Url;
-use zeroize::Zeroizing;
 
 use super::super::config::ConfigFile;
 use super::super::error::Failure;
-use super::super::{Global, connect, output};
+use super::super::{Global, connect, output, token};
 use super::{metrics, status};
 use crate::client::describe_clock;
 use crate::holder::{Settings, control};
@@ -131,12 +129,9 @@ async fn join(args: JoinArgs, global: &Global, file: ConfigFile) -> Result<(), F
     state.ensure_vacant().map_err(|error| {
         Failure::from_error(&error).hint("to join anew, remove the node at the manager and this directory")
     })?;
-    let token = match args.token.as_str() {
-        "-" => read_token()?,
-        text => Zeroizing::new(text.to_owned()),
-    };
-    let token: JoinToken =
-        token.parse().map_err(|error: secretfs_wire::InvalidToken| Failure::usage(error.to_string()))?;
+    let token: JoinToken = token::read(&args.token)?
+        .parse()
+        .map_err(|error: secretfs_wire::InvalidToken| Failure::usage(error.to_string()))?;
     let name = match args.name {
         Some(name) => name,
         None => host_name()?,
@@ -167,16 +162,6 @@ async fn join(args: JoinArgs, global: &Global, file: ConfigFile) -> Result<(), F
     }
     let told = serde_json::json!({ "node": about, "state": joined, "fingerprint": fingerprint });
     Ok(output::one(global, &told, &text)?)
-}
-
-fn read_token() -> Result<Zeroizing<String>, Failure> {
-    let mut text = Zeroizing::new(String::new());
-    std::io::stdin()
-        .lock()
-        .take(1024)
-        .read_to_string(&mut text)
-        .map_err(|error| Failure::failed(format!("cannot read the token from standard input: {error}")))?;
-    Ok(text)
 }
 
 fn host_name() -> Result<NodeName, Failure> {

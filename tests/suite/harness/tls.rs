@@ -29,8 +29,8 @@ impl Credential {
 
     /// An operator's own.
     pub(crate) fn of_operator(operator: &Operator) -> Self {
-        let directory = operator.directory();
-        Self::read(&directory.join("operator.pem"), &directory.join("operator-key.pem"))
+        let both = operator.directory().join("operator.pem");
+        Self::read(&both, &both)
     }
 
     fn read(certificate: &Path, key: &Path) -> Self {

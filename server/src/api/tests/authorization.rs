@@ -147,7 +147,7 @@ async fn every_route_lets_in_whom_it_should() {
 
 /// A path in prod, where nothing of these names is.
 fn fill(path: &str) -> String {
-    let path = path.replace("{environment}", "prod");
+    let path = path.replace("{environment}", "prod").replace("{role}", "viewer");
     ["{secret}", "{service}", "{target}", "{node}", "{key}", "{operator}"]
         .iter()
         .fold(path, |path, parameter| path.replace(parameter, "absent"))

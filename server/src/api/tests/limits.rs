@@ -7,10 +7,9 @@ use secretfs_wire::{JoinToken, TokenSecret};
 use serde_json::{Value, json};
 
 use crate::authn::NodeIdentity;
-use crate::ca::Subject;
 use crate::config::RawLimitsConfig;
 use crate::limits::Limit;
-use crate::testing::{Answer, TestManager, node_peer, peer};
+use crate::testing::{Answer, TestManager, node_peer, operator_peer};
 
 /// Of nobody: it is never good.
 fn join(secret: &str) -> Value {

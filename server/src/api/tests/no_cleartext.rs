@@ -101,6 +101,10 @@ async fn no_operator_call_answers_with_a_value_a_part_of_it_its_length_or_a_dige
     let nothing = || Sent::Json(json!({}));
     let ttl = || Sent::Json(json!({ "ttl_seconds": 60 }));
     let roles = || Sent::Json(json!({ "roles": ["viewer"], "ttl_seconds": 60 }));
+    let question = || {
+        let secret = json!({ "secret": "secret" });
+        Sent::Json(json!({ "action": "secret.rotate", "environment": "prod", "object": secret }))
+    };
     let rows = vec![
         ("POST", "/v1/environments", Sent::Json(json!({ "name": "extra" }))),
         ("GET", "/v1/environments", nothing()),
@@ -156,6 +160,9 @@ async fn no_operator_call_answers_with_a_value_a_part_of_it_its_length_or_a_dige
         ("POST", "/v1/operators/{operator}/enrolment", ttl()),
         ("PUT", "/v1/operators/{operator}/roles/{role}", nothing()),
         ("GET", "/v1/operators", nothing()),
+        ("GET", "/v1/policies", nothing()),
+        ("POST", "/v1/policies/explain", question()),
+        ("POST", "/v1/policies/explain/{operator}", question()),
         ("DELETE", "/v1/operators/{operator}/roles/{role}", nothing()),
         ("DELETE", "/v1/operators/{operator}", nothing()),
         ("GET", "/v1/operator", nothing()),

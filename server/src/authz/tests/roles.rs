@@ -3,13 +3,13 @@
 use secretfs_wire::{Action, Role};
 
 use super::table::{ANONYMOUS, EVERY_NODE, EVERY_OPERATOR, in_its_environment, in_no_environment, words};
-use super::{about, at, decide, node, operator};
+use super::{ONLY_RECORDED, about, at, decide, node, operator};
 use crate::authn::Identity;
 use crate::authz::{Authorizer, Verdict};
 
 /// The actions that somebody may do: in prod, or about what belongs to no environment.
 fn allowed(authorizer: &Authorizer, identity: &Identity) -> Vec<&'static str> {
-    let askable = Action::ALL.iter().filter(|action| !action.as_str().starts_with("file."));
+    let askable = Action::ALL.iter().filter(|action| !ONLY_RECORDED.contains(action));
     let mut allowed: Vec<_> = askable
         .filter(|action| decide(authorizer, identity, **action, &about(**action)).is_allowed())
         .map(|action| action.as_str())

@@ -28,6 +28,7 @@ mod keys;
 mod lifecycle;
 mod living_mount;
 mod network_cut;
+mod operators;
 mod outage;
 mod ownership;
 mod policies;
@@ -74,6 +75,7 @@ fn main() -> ExitCode {
         lifecycle::trials(),
         living_mount::trials(),
         network_cut::trials(),
+        operators::trials(),
         outage::trials(),
         ownership::trials(),
         policies::trials(),

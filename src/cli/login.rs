@@ -67,7 +67,7 @@ pub(super) async fn login(args: LoginArgs, global: &Global) -> Result<(), Failur
     let ends = CertificateSummary::of(&credentials.certificate).map(|summary| output::time(summary.end));
     let mut text = format!(
         "logged in to {manager} as {}: {}\nThe certificate is good until {} and renews itself when it is used. \
-         It is in {}.",
+         It is beside {}.",
         operator.name,
         operator::roles(&operator.grants),
         ends.unwrap_or_default(),

@@ -74,7 +74,7 @@ fn an_operator_logs_in_acts_and_is_shut_out_at_the_next_request() {
     assert_eq!((&listed["name"], &listed["state"]), (&json!("alice"), &json!("invited")));
     let outcome = site.login(&alice, &token, &[]);
     assert_eq!(outcome.code, 0, "{outcome:?}");
-    assert!(outcome.stdout.contains("viewer in prod, editor in prod"), "{}", outcome.stdout);
+    assert!(outcome.stdout.contains("editor in prod, viewer in prod"), "{}", outcome.stdout);
 
     // Her files are hers, and she works in the environment that her roles are in.
     let mode = |path: &Path| path.metadata().expect("a file").permissions().mode() & 0o7777;
@@ -85,12 +85,12 @@ fn an_operator_logs_in_acts_and_is_shut_out_at_the_next_request() {
     alice.ok_with(&["secret", "create", "key", "-"], b"value");
     let shown = alice.json(&["whoami"]);
     let grants =
-        json!([{ "role": "viewer", "environment": "prod" }, { "role": "editor", "environment": "prod" }]);
+        json!([{ "role": "editor", "environment": "prod" }, { "role": "viewer", "environment": "prod" }]);
     assert_eq!((&shown["name"], &shown["grants"]), (&json!("alice"), &grants));
     assert!(alice.ok(&["whoami"]).contains("editor in prod"));
 
     let granted = site.operator.ok(&["operator", "grant", "alice", "--role", "node-admin"]);
-    assert_eq!(granted, "alice viewer in prod, editor in prod, node-admin in prod\n");
+    assert_eq!(granted, "alice editor in prod, node-admin in prod, viewer in prod\n");
     site.operator.ok(&["operator", "ungrant", "alice", "--role", "node-admin", "--role", "viewer"]);
     site.operator.ok(&["operator", "grant", "alice", "--role", "viewer", "--all-environments"]);
     let elsewhere = site.operator.run(&["operator", "rm", "alice"]);

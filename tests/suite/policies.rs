@@ -15,8 +15,9 @@ trials! {
     policies_are_checked_and_tried_without_a_manager,
 }
 
-const FROZEN: &str = "// Nobody changes secrets in prod.\n@id(\"acme/frozen\")\n\
-    forbid (principal, action in Action::\"edit\", resource in Environment::\"prod\");\n";
+const FROZEN: &str = "// Nobody changes secrets in prod from this host.\n@id(\"acme/frozen\")\n\
+    forbid (principal, action in Action::\"edit\", resource in Environment::\"prod\") \
+    when { context.address.isLoopback() };\n";
 const SEPARATION: &str = "@id(\"acme/separation\")\n\
     forbid (principal is Operator, action in Action::\"grant\", resource)\n\
     when { principal in resource.environment.editors };\n";

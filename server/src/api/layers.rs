@@ -42,15 +42,22 @@ pub(super) async fn authorize(
     };
     #[cfg(test)]
     let identity = crate::testing::with_grants(identity, request.extensions());
-    let decided = resource(path).and_then(|resource| {
-        let decision =
-            app.authorizer.decide(&identity, action, &resource, address_in(request.extensions()))?;
-        Ok((resource, decision))
-    });
-    let (resource, decision) = match decided {
-        Ok(decided) => decided,
-        Err(error) => return error.into_response(),
+    let resource = match resource(path) {
+        Ok(resource) => resource,
+        // What is wrong with a name is for those to hear who might have named something.
+        Err(error) => {
+            let refusal = app.authorizer.refusal_of_caller(&identity, action);
+            return limiting.unidentified(refusal.unwrap_or(error)).into_response();
+        }
     };
+    let decision = match app.authorizer.decide(&identity, action, &resource, address_in(request.extensions()))
+    {
+        Ok(decision) => decision,
+        Err(error) => return Error::from(error).into_response(),
+    };
+    for error in &decision.errors {
+        tracing::warn!(%identity, %action, error, "a policy cannot be evaluated");
+    }
     if let Some(error) = decision.refusal(action, &resource) {
         let policies = decision.policies.join(" ");
         let address = address.map(tracing::field::display);

@@ -121,14 +121,7 @@ impl Authorizer {
         address: IpAddr,
     ) -> Result<Decision, NoDecision> {
         let described = self.model.action(action).ok_or(NoDecision::OnlyRecorded(action))?;
-        let callers = described.callers;
-        let wrong = match identity {
-            Identity::Anonymous if !callers.anonymous => Some(Verdict::Unauthenticated),
-            Identity::Node(_) if !callers.node => Some(Verdict::WrongCaller("node")),
-            Identity::Operator(_) if !callers.operator => Some(Verdict::WrongCaller("operator")),
-            _ => None,
-        };
-        if let Some(verdict) = wrong {
+        if let Some(verdict) = described.callers.refuse(identity) {
             return Ok(Decision { verdict, policies: Vec::new(), errors: Vec::new() });
         }
         let subject = resource.subject(identity, action);
@@ -140,6 +133,12 @@ impl Authorizer {
         let question = Question::new(self.model, identity, &described.entity, &subject, address)
             .map_err(NoDecision::Question)?;
         Ok(self.ask(&question))
+    }
+
+    /// What somebody is told who can never ask for an action, whatever it is about.
+    pub(crate) fn refusal_of_caller(&self, identity: &Identity, action: Action) -> Option<Error> {
+        let verdict = self.model.action(action)?.callers.refuse(identity)?;
+        Decision { verdict, policies: Vec::new(), errors: Vec::new() }.refusal(action, &Resource::default())
     }
 
     /// What an action would be about, of names that nobody has put into a path.

@@ -9,7 +9,9 @@ use cedar_policy::{
 };
 use secretfs_wire::Action;
 
+use super::Verdict;
 use super::text::{PolicyError, parse};
+use crate::authn::Identity;
 
 /// The schema, in Cedar's own form.
 pub(crate) const SCHEMA: &str = include_str!("secretfs.cedarschema");
@@ -58,6 +60,18 @@ pub(super) struct Callers {
     pub(super) anonymous: bool,
     pub(super) node: bool,
     pub(super) operator: bool,
+}
+
+impl Callers {
+    /// Refuses who is not among them.
+    pub(super) const fn refuse(self, identity: &Identity) -> Option<Verdict> {
+        match identity {
+            Identity::Anonymous if !self.anonymous => Some(Verdict::Unauthenticated),
+            Identity::Node(_) if !self.node => Some(Verdict::WrongCaller("node")),
+            Identity::Operator(_) if !self.operator => Some(Verdict::WrongCaller("operator")),
+            Identity::Anonymous | Identity::Node(_) | Identity::Operator(_) => None,
+        }
+    }
 }
 
 macro_rules! types {

@@ -9,7 +9,7 @@ use secretfs_wire::api::{Environment, ErrorCode, Explanation, PoliciesInForce, P
 use secretfs_wire::{Grant, Role};
 use serde_json::json;
 
-use crate::testing::{Answer, Grants, TestManager, read};
+use crate::testing::{Answer, Grants, TestManager, node_peer, read};
 
 /// Calls as an operator with these roles.
 async fn call(
@@ -63,6 +63,21 @@ async fn a_denial_says_what_for_and_not_whether_it_exists() {
     assert!(error.hint.expect("a hint").contains("secretfs -e prod policy explain environment.remove"));
     let [here, absent] = [denied("/v1/environments/dev").await, denied("/v1/environments/none").await];
     assert_eq!(here.message.replace("dev", "none"), absent.message);
+}
+
+#[tokio::test]
+async fn what_is_no_name_is_said_to_operators_only() {
+    let manager = TestManager::start().await;
+    let uri = "/v1/environments/-prod/secrets";
+    let request = || Request::get(uri).body(Body::empty()).expect("a request");
+    let stranger = read(manager.send(None, request()).await).await;
+    assert_eq!(stranger.status, StatusCode::UNAUTHORIZED);
+    let node = manager.join("prod", "web-1", false).await;
+    let node = read(manager.send(Some(&node_peer(&node)), request()).await).await;
+    assert_eq!(node.status, StatusCode::FORBIDDEN);
+    let operator = call(&manager, &[], Method::GET, uri, json!(null)).await;
+    assert_eq!(operator.status, StatusCode::BAD_REQUEST);
+    assert!(operator.error().message.contains("begins with a dash"), "{operator:?}");
 }
 
 #[tokio::test]

@@ -26,6 +26,7 @@ mod key_migration;
 mod key_services;
 mod keys;
 mod lifecycle;
+mod limits;
 mod living_mount;
 mod network_cut;
 mod operators;
@@ -73,6 +74,7 @@ fn main() -> ExitCode {
         key_migration::trials(),
         key_services::trials(),
         lifecycle::trials(),
+        limits::trials(),
         living_mount::trials(),
         network_cut::trials(),
         operators::trials(),

@@ -5,15 +5,17 @@
 //!
 //! - [`fuse`]: the kernel's requests, the only module that names fuser; holds no policy
 //! - [`fs`]: what a request means: names, inodes, open handles, pinned versions
+//! - [`audit`]: what is opened by whom, until the manager has it
 //! - [`cache`]: values in locked memory, each fetched once
 //! - [`source`]: the seam behind which values come from
 //! - [`node`]: the daemon that joins these, follows the manager and opens envelopes
 //! - [`client`]: the manager over mutual TLS, the only module that names reqwest
-//! - [`holder`], [`worker`], [`notifier`], [`handover`]: the processes of a node, and what passes
-//!   between them
+//! - [`holder`], [`worker`], [`notifier`], [`witness`], [`handover`]: the processes of a node, and what
+//!   passes between them
 //! - [`run`]: a program, and what is done with it when its secrets change
 //! - [`host`]: private files and locked memory, for every role
 
+mod audit;
 mod cache;
 mod cli;
 mod client;
@@ -27,6 +29,7 @@ mod notifier;
 mod role;
 mod run;
 mod source;
+mod witness;
 mod worker;
 
 use role::Role;
@@ -48,6 +51,7 @@ fn main() -> std::process::ExitCode {
                 Role::Holder => holder::main(),
                 Role::Worker => worker::main(),
                 Role::Notifier => notifier::main(),
+                Role::Witness => witness::main(),
                 Role::Repair => holder::repair::main(),
                 Role::Launcher => run::launcher::main(),
             }

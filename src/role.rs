@@ -17,6 +17,8 @@ pub(crate) enum Role {
     Worker,
     /// Tells those who watch files.
     Notifier,
+    /// Tells a worker who opens files.
+    Witness,
     /// Brings dead mounts in containers back, and ends.
     Repair,
     /// Becomes the program that `secretfs run` supervises.
@@ -24,7 +26,8 @@ pub(crate) enum Role {
 }
 
 impl Role {
-    const ALL: [Self; 5] = [Self::Holder, Self::Worker, Self::Notifier, Self::Repair, Self::Launcher];
+    const ALL: [Self; 6] =
+        [Self::Holder, Self::Worker, Self::Notifier, Self::Witness, Self::Repair, Self::Launcher];
 
     /// What `ps` shows at the start. It is a daemon's only argument: no option of any of them is seen by
     /// other users.
@@ -33,6 +36,7 @@ impl Role {
             Self::Holder => "secretfs: holder",
             Self::Worker => "secretfs: worker (standby)",
             Self::Notifier => "secretfs: notifier",
+            Self::Witness => "secretfs: witness",
             Self::Repair => "secretfs: repair",
             Self::Launcher => "secretfs: launcher",
         }

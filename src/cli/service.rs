@@ -1,5 +1,6 @@
 use clap::{Args, Subcommand};
 use secretfs_wire::api::{Assignment, Attach, ServiceDetails};
+use secretfs_wire::audit::AuditMode;
 use secretfs_wire::{Mode, NodeName, Ownership, SecretName, Selector, ServiceName, TargetName};
 
 use super::config::ConfigFile;
@@ -44,6 +45,9 @@ pub(super) enum ServiceCommand {
         /// The permission bits, octal
         #[arg(long, default_value_t)]
         mode: Mode,
+        /// When an open has to be on record: buffered, soon after; required, before it succeeds
+        #[arg(long, value_name = "MODE", default_value_t)]
+        audit: AuditMode,
     },
     /// Take a secret away from a service
     #[command(after_help = "Example:\n  secretfs service detach web db_password")]
@@ -131,9 +135,10 @@ pub(super) async fn run(command: ServiceCommand, global: &Global, file: ConfigFi
             environment.remove_service(&name).await?;
             output::one(global, &name, name.as_str())?;
         }
-        ServiceCommand::Attach { service, secret, target, uid, gid, mode } => {
+        ServiceCommand::Attach { service, secret, target, uid, gid, mode, audit } => {
             let ownership = Ownership { uid, gid, mode };
-            let attachment = environment.attach(&service, &Attach { secret, target, ownership }).await?;
+            let asked = Attach { secret, target, ownership, audit };
+            let attachment = environment.attach(&service, &asked).await?;
             output::one(global, &attachment, &format!("{service}/{}", attachment.target))?;
         }
         ServiceCommand::Detach { service, secret, target } => {
@@ -170,10 +175,8 @@ fn describe(details: &ServiceDetails) -> String {
     ];
     for attachment in &details.attachments {
         let Ownership { uid, gid, mode } = attachment.ownership;
-        lines.push(format!(
-            "  {}  secret {}  uid {uid}  gid {gid}  mode {mode}",
-            attachment.target, attachment.secret
-        ));
+        let (target, secret, audit) = (&attachment.target, &attachment.secret, attachment.audit);
+        lines.push(format!("  {target}  secret {secret}  uid {uid}  gid {gid}  mode {mode}  audit {audit}"));
     }
     lines.push(format!("Templates:{}", if details.templates.is_empty() { "    -" } else { "" }));
     lines.extend(details.templates.iter().map(|template| format!("  {}", template::describe(template))));

@@ -8,7 +8,9 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use reqwest::Method;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use secretfs_wire::InstanceId;
-use secretfs_wire::api::{EnvelopeRequest, INSTANCE_HEADER, RenewRequest, Renewed, Session, UsageReport};
+use secretfs_wire::api::{
+    EnvelopeRequest, INSTANCE_HEADER, OpenReport, RenewRequest, Renewed, Session, UsageReport,
+};
 use secretfs_wire::stream::{Follow, StreamMessage};
 use tokio_util::codec::{FramedRead, LinesCodec};
 use tokio_util::io::StreamReader;
@@ -76,6 +78,11 @@ impl NodeClient {
     /// Reports which versions are in use.
     pub(crate) async fn report_usage(&self, report: &UsageReport) -> Result<(), ClientError> {
         success(self.http.request(Method::POST, &["v1", "node", "usage"]).json(report)).await.map(drop)
+    }
+
+    /// Reports what was opened. Once it is `Ok`, the manager has all of it on record.
+    pub(crate) async fn report_opens(&self, report: &OpenReport) -> Result<(), ClientError> {
+        success(self.http.request(Method::POST, &["v1", "node", "opens"]).json(report)).await.map(drop)
     }
 
     /// Opens the change stream, which begins with what differs from what the node has.

@@ -2,6 +2,7 @@
 
 use rustix::io::Errno;
 
+use crate::audit::NotAudited;
 use crate::source::SourceError;
 
 /// Why the file system refuses. Displays no value and no part of one.
@@ -49,6 +50,9 @@ pub(crate) enum FsError {
     /// The value came and could not be kept.
     #[error("{0}")]
     NoRoom(SourceError),
+    /// The open must be on record before it succeeds, and is not.
+    #[error("{0}")]
+    NotAudited(NotAudited),
     /// No more can be kept of what is open.
     #[error("too many files are open in this file system")]
     TooManyOpenFiles,
@@ -74,6 +78,7 @@ impl FsError {
             | Self::TimedOut
             | Self::Stale
             | Self::CertificateEnded
+            | Self::NotAudited(_)
             | Self::HandleLost => Errno::IO,
             Self::NoRoom(_) => Errno::NOMEM,
             Self::TooManyOpenFiles => Errno::NFILE,
@@ -117,6 +122,7 @@ mod tests {
             (FsError::Revoked, Errno::ACCESS),
             (FsError::CertificateEnded, Errno::IO),
             (FsError::HandleLost, Errno::IO),
+            (FsError::NotAudited(NotAudited), Errno::IO),
             (SourceError::NoRoom.into(), Errno::NOMEM),
             (FsError::TooManyOpenFiles, Errno::NFILE),
             (FsError::NoAttribute, Errno::NODATA),

@@ -26,11 +26,12 @@ mod xattr;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use futures::FutureExt;
 use secretfs_wire::VersionId;
+use secretfs_wire::audit::AuditMode;
 use secretfs_wire::manifest::Manifest;
 use tokio::sync::watch;
 
@@ -46,6 +47,7 @@ pub(crate) use self::tree::{Attributes, Entry, Kind, Layout};
 use self::tree::{File, Node, Tree};
 pub(crate) use self::trouble::Trouble;
 use self::trouble::Troubles;
+use crate::audit::{Attempt, Auditor, Caller, NotAudited, Recorded};
 use crate::cache::{Slice, Value, ValueCache};
 use crate::source::SourceError;
 
@@ -63,18 +65,29 @@ pub(crate) struct FileSystem {
     troubles: Troubles,
     cache: Arc<ValueCache>,
     freshness: Arc<Freshness>,
+    auditor: Arc<dyn Auditor>,
     key: InodeKey,
     layout: Layout,
     deadline: Duration,
 }
 
+/// An open that is being answered.
+#[derive(Debug, Clone, Copy)]
+struct Opener {
+    request: RequestId,
+    caller: Caller,
+    /// How long its answer may take.
+    patience: Duration,
+}
+
 impl FileSystem {
     /// A file system without any file: the first [`update`](Self::update) brings them.
     ///
-    /// `deadline` is how long an open may wait for a value.
+    /// `deadline` is how long an open may wait for a value, and for its record where that is required.
     pub(crate) fn new(
         cache: Arc<ValueCache>,
         freshness: Arc<Freshness>,
+        auditor: Arc<dyn Auditor>,
         handles: Handles,
         key: InodeKey,
         layout: Layout,
@@ -88,6 +101,7 @@ impl FileSystem {
             troubles: Troubles::default(),
             cache,
             freshness,
+            auditor,
             key,
             layout,
             deadline,
@@ -181,52 +195,101 @@ impl FileSystem {
 
     /// Opens a file: pins its current version.
     ///
-    /// What a killed worker may have done for the same request is undone first.
+    /// What a killed worker may have done for the same request is undone first. What comes of it is on
+    /// record before it is answered.
     pub(crate) fn open(
         self: &Arc<Self>,
         inode: Inode,
         access: Access,
         request: RequestId,
+        caller: Caller,
     ) -> Result<Opening, FsError> {
         self.handles.undo(request);
         let tree = self.tree.load();
+        // Of what is not there there is nothing to record but a number.
         let file = tree.file(inode)?;
-        if access != Access::Read {
-            return Err(FsError::ReadOnly);
+        let opener = Opener { request, caller, patience: self.deadline };
+        let opened = match access {
+            Access::Read => self.open_warm(file, request),
+            Access::Write => Err(FsError::ReadOnly),
+        };
+        let Some(opened) = opened.transpose() else {
+            return Ok(Opening::Wait(self.clone().open_cold(file.clone(), opener).boxed()));
+        };
+        match self.record(file, &opened, opener) {
+            Recorded::Written => opened.map(Opening::Ready),
+            Recorded::Pending(recorded) => {
+                let (fs, file) = (self.clone(), file.clone());
+                Ok(Opening::Wait(async move { fs.settle(&file, opened, recorded.await) }.boxed()))
+            }
         }
+    }
+
+    /// Opens a file whose value is here.
+    fn open_warm(&self, file: &File, request: RequestId) -> Result<Option<Handle>, FsError> {
         let opened = self.freshness.check().and_then(|()| match self.cache.get_ready(&file.request) {
             Some(value) => self.pin(file, value, request),
             None => Ok(None),
         });
-        match opened.map_err(|error| self.troubles.record(inode, error))? {
-            Some(handle) => Ok(Opening::Ready(handle)),
-            None => Ok(Opening::Wait(self.clone().open_cold(inode, request).boxed())),
-        }
+        opened.map_err(|error| self.troubles.record(file.attributes.inode, error))
     }
 
-    async fn open_cold(self: Arc<Self>, inode: Inode, request: RequestId) -> Result<Handle, FsError> {
-        let opened = tokio::time::timeout(self.deadline, self.fetch(inode, request)).await;
-        match opened.unwrap_or(Err(FsError::TimedOut)) {
-            Ok(handle) => {
-                self.troubles.clear(inode);
+    async fn open_cold(self: Arc<Self>, mut file: Arc<File>, opener: Opener) -> Result<Handle, FsError> {
+        let (inode, began) = (file.attributes.inode, Instant::now());
+        let opened = tokio::time::timeout(self.deadline, self.fetch(&mut file, opener.request)).await;
+        let opened = opened.unwrap_or(Err(FsError::TimedOut)).map_err(|error| match error {
+            // Removed while it was waited for, which is no trouble.
+            FsError::NotFound => FsError::NotFound,
+            error => self.troubles.record(inode, error),
+        });
+        let patience = self.deadline.saturating_sub(began.elapsed());
+        let recorded = match self.record(&file, &opened, Opener { patience, ..opener }) {
+            Recorded::Written => Ok(()),
+            Recorded::Pending(recorded) => recorded.await,
+        };
+        self.settle(&file, opened, recorded).inspect(|_| self.troubles.clear(inode))
+    }
+
+    fn record(&self, file: &File, opened: &Result<Handle, FsError>, opener: Opener) -> Recorded {
+        let Opener { request: RequestId { number, repeated }, caller, patience } = opener;
+        let failure = opened.as_ref().err().map(ToString::to_string);
+        self.auditor.record(Attempt { request: number, repeated, caller, file: &file.request, failure, patience })
+    }
+
+    /// What comes of an open when it is known what came of its record.
+    fn settle(
+        &self,
+        file: &File,
+        opened: Result<Handle, FsError>,
+        recorded: Result<(), NotAudited>,
+    ) -> Result<Handle, FsError> {
+        let handle = opened?;
+        match recorded {
+            Ok(()) => {
+                if file.request.details.audit == AuditMode::Required {
+                    self.troubles.clear_audit();
+                }
                 Ok(handle)
             }
-            // Removed while it was waited for, which is no trouble.
-            Err(FsError::NotFound) => Err(FsError::NotFound),
-            Err(error) => Err(self.troubles.record(inode, error)),
+            Err(NotAudited) => {
+                let inode = file.attributes.inode;
+                self.handles.release(inode, handle);
+                Err(self.troubles.record(inode, FsError::NotAudited(NotAudited)))
+            }
         }
     }
 
-    /// Fetches until what came is what the tree names, and pins it. Bounded by the deadline of the
-    /// caller.
-    async fn fetch(&self, inode: Inode, request: RequestId) -> Result<Handle, FsError> {
+    /// Fetches until what came is what the tree names, and pins it: then `file` is what is opened. Bounded
+    /// by the deadline of the caller.
+    async fn fetch(&self, file: &mut Arc<File>, request: RequestId) -> Result<Handle, FsError> {
+        let inode = file.attributes.inode;
         let mut replaced = self.replaced.subscribe();
         loop {
             self.freshness.check()?;
-            let file = self.tree.load().file(inode)?.clone();
+            *file = self.tree.load().file(inode)?.clone();
             match self.cache.get(file.request.clone()).await {
                 Ok(value) => {
-                    if let Some(handle) = self.pin(&file, value, request)? {
+                    if let Some(handle) = self.pin(file, value, request)? {
                         return Ok(handle);
                     }
                     // Rotated or removed on the way: the tree says which.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use secretfs_wire::audit::AuditMode;
 use secretfs_wire::manifest::{Attached, Content, Manifest, Recipe, Target};
 use secretfs_wire::template::Template;
 use secretfs_wire::{Ownership, VersionId};
@@ -14,6 +15,7 @@ pub(crate) fn target(version: u64, size: u32) -> Target {
         content: Content::Secret(Attached { secret: "secret".parse().expect("a name"), version, size }),
         ownership: Ownership::default(),
         modified: Timestamp::UNIX_EPOCH,
+        audit: AuditMode::Buffered,
     }
 }
 
@@ -27,6 +29,7 @@ pub(crate) fn template<'a>(text: &str, inputs: impl IntoIterator<Item = (&'a str
         content: Content::Template(Arc::new(Recipe { template, inputs })),
         ownership: Ownership::default(),
         modified: Timestamp::UNIX_EPOCH,
+        audit: AuditMode::Buffered,
     }
 }
 

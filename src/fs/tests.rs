@@ -10,6 +10,7 @@ use super::test_manifest::{manifest, target, template};
 use super::test_memory::{arena, freshness, handles};
 use super::test_source::TestSource;
 use super::*;
+use crate::audit::test_auditor::{CALLER, TestAuditor};
 use crate::cache::ValueCache;
 use crate::source::SourceError;
 
@@ -21,19 +22,25 @@ struct Rig {
     fs: Arc<FileSystem>,
     source: Arc<TestSource>,
     cache: Arc<ValueCache>,
+    auditor: Arc<TestAuditor>,
 }
 
 impl Rig {
     fn new(max_stale: Duration, deadline: Duration) -> Self {
+        Self::audited(TestAuditor::new(), max_stale, deadline)
+    }
+
+    fn audited(auditor: Arc<TestAuditor>, max_stale: Duration, deadline: Duration) -> Self {
         let source = TestSource::new();
         let cache = ValueCache::new(source.clone(), 1 << 20, arena(8 << 20), Runtime::current());
         let freshness = Arc::new(freshness(max_stale));
         let key = InodeKey::for_node(NodeId::from_u64(1).expect("an id"));
         let layout = Layout::OneService("web".parse().expect("a name"));
         Self {
-            fs: FileSystem::new(cache.clone(), freshness, handles(), key, layout, deadline),
+            fs: FileSystem::new(cache.clone(), freshness, auditor.clone(), handles(), key, layout, deadline),
             source,
             cache,
+            auditor,
         }
     }
 
@@ -54,7 +61,7 @@ impl Rig {
     }
 
     fn open(&self) -> Result<Opening, FsError> {
-        self.fs.open(self.inode(), Access::Read, REQUEST)
+        self.fs.open(self.inode(), Access::Read, REQUEST, CALLER)
     }
 
     async fn opened(&self) -> Result<Handle, FsError> {
@@ -87,9 +94,9 @@ async fn before_the_first_manifest_nothing_is_there() {
 #[tokio::test]
 async fn only_reading_is_opened_and_only_files_are() {
     let rig = Rig::with(1, b"value");
-    assert_eq!(rig.fs.open(rig.inode(), Access::Write, REQUEST).err(), Some(FsError::ReadOnly));
-    assert_eq!(rig.fs.open(Inode::ROOT, Access::Read, REQUEST).err(), Some(FsError::IsADirectory));
-    assert_eq!(rig.fs.open(Inode::from_u64(99), Access::Read, REQUEST).err(), Some(FsError::NotFound));
+    assert_eq!(rig.fs.open(rig.inode(), Access::Write, REQUEST, CALLER).err(), Some(FsError::ReadOnly));
+    assert_eq!(rig.fs.open(Inode::ROOT, Access::Read, REQUEST, CALLER).err(), Some(FsError::IsADirectory));
+    assert_eq!(rig.fs.open(Inode::from_u64(99), Access::Read, REQUEST, CALLER).err(), Some(FsError::NotFound));
 }
 
 #[tokio::test]
@@ -383,4 +390,48 @@ async fn a_template_that_cannot_be_rendered_says_why() {
     rig.cache.prepare(&good, NEVER).await;
     rig.fs.update(&good);
     assert_eq!(rig.fs.trouble(), None);
+}
+
+#[tokio::test]
+async fn every_open_is_on_record_with_what_came_of_it() {
+    let rig = Rig::with(1, b"value");
+    rig.opened().await.expect("cold");
+    rig.opened().await.expect("warm");
+    rig.publish(2, b"other");
+    rig.source.put(id(2), Err(SourceError::Refused));
+    let denied = rig.opened().await.expect_err("nobody gives it");
+    assert_eq!(rig.fs.open(rig.inode(), Access::Write, REQUEST, CALLER).err(), Some(FsError::ReadOnly));
+    let seen = rig.auditor.seen();
+    let ends: Vec<_> = seen.iter().map(|seen| (seen.version, seen.failure.clone())).collect();
+    let failed = |error: FsError| Some(error.to_string());
+    let expected =
+        [(id(1), None), (id(1), None), (id(2), failed(denied)), (id(2), failed(FsError::ReadOnly))];
+    assert_eq!(ends, expected);
+    assert!(seen.iter().all(|seen| seen.caller == CALLER && seen.file == "web/db"));
+}
+
+#[tokio::test]
+async fn an_open_that_must_be_on_record_waits_for_that_cached_or_not() {
+    let (auditor, answer) = TestAuditor::answering();
+    let rig = Rig::audited(auditor, NEVER, NEVER);
+    rig.publish(1, b"value");
+    for wanted in [Ok(()), Ok(()), Err(NotAudited)] {
+        answer.send_replace(None);
+        let Ok(Opening::Wait(mut opening)) = rig.open() else { panic!("it waits for its record") };
+        let seen = rig.auditor.seen().len();
+        assert!((&mut opening).now_or_never().is_none());
+        rig.source.wait_for_asked(1).await;
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+            assert!((&mut opening).now_or_never().is_none());
+        }
+        assert_eq!(rig.auditor.seen().len(), seen.max(1));
+        answer.send_replace(Some(wanted));
+        match wanted {
+            Ok(()) => assert_eq!(rig.read(opening.await.expect("it is opened")), b"value"),
+            Err(error) => assert_eq!(opening.await, Err(FsError::NotAudited(error))),
+        }
+    }
+    assert_eq!(rig.fs.open_files(), 2, "what is not on record is not open");
+    assert_eq!(rig.fs.trouble().expect("trouble").error, FsError::NotAudited(NotAudited));
 }

@@ -46,6 +46,14 @@ impl Troubles {
         }
     }
 
+    /// An open is on record again that had to wait for it. Ends the trouble of those that were not.
+    pub(super) fn clear_audit(&self) {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.take_if(|trouble| matches!(trouble.error, FsError::NotAudited(_))).is_some() {
+            tracing::info!("opens are on record again");
+        }
+    }
+
     pub(super) fn last(&self) -> Option<Trouble> {
         self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

@@ -17,6 +17,7 @@ use tokio::runtime::Handle as Runtime;
 use super::connection::agree;
 use super::events::{Announced, Deed, Doing};
 use super::journal::{Entry, Journal};
+use crate::audit::Caller;
 use crate::fs::{
     Access, Attributes, FileSystem, FsError, Full, Handle, Inode, Kind, Opening, Readiness, RequestId,
 };
@@ -117,7 +118,7 @@ impl Filesystem for Adapter {
             OpenAccMode::O_RDONLY => Access::Read,
             OpenAccMode::O_WRONLY | OpenAccMode::O_RDWR => Access::Write,
         };
-        match self.fs.open(inode(ino), access, request_id(request)) {
+        match self.fs.open(inode(ino), access, request_id(request), caller(request)) {
             Ok(Opening::Ready(handle)) => answer_open(Ok(handle), reply),
             // The reply waits in a task, so that this thread goes on with other requests.
             Ok(Opening::Wait(handle)) => {
@@ -373,6 +374,10 @@ const fn file_type(kind: Kind) -> FileType {
 
 const fn inode(ino: INodeNo) -> Inode {
     Inode::from_u64(ino.0)
+}
+
+fn caller(request: &Request) -> Caller {
+    Caller { uid: request.uid(), gid: request.gid(), pid: request.pid() }
 }
 
 fn request_id(request: &Request) -> RequestId {

@@ -35,7 +35,8 @@ pub(crate) enum Duty {
 
 /// The first message, with these descriptors in order: the ledger; the listening status socket; the
 /// files of the node's identity (see [`crate::node::IdentityFiles`]); each mount's connection; the
-/// arena, if there is one; and last the stage and the queue of the notifier, if there is one.
+/// arena, if there is one; the stage and the queue of the notifier, if there is one; and last the memory
+/// of records of opens and the way to the witness, if there are those.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Begin {
     /// The holder's [`FORMAT`]; see [`Opening`].
@@ -50,9 +51,12 @@ pub(crate) struct Begin {
     pub(crate) mounts: Vec<MountToServe>,
     /// Whether there is an arena among the descriptors.
     pub(crate) arena: bool,
-    /// Whether a notifier's are the last two descriptors. A holder that does not say so has none.
+    /// Whether a notifier's are among the descriptors. A holder that does not say so has none.
     #[serde(default)]
     pub(crate) notifier: bool,
+    /// Whether those by which opens are recorded are. A holder that does not say so has none.
+    #[serde(default)]
+    pub(crate) audit: bool,
 }
 
 /// An unprivileged user.
@@ -73,8 +77,15 @@ pub(crate) struct ServeConfig {
     pub(crate) max_stale: Duration,
     /// How many bytes of values are kept in memory.
     pub(crate) cache_bytes: usize,
+    /// How many bytes of records of opens are kept until the manager has them.
+    #[serde(default = "default_audit_bytes")]
+    pub(crate) audit_bytes: usize,
     /// Whether to serve although memory cannot be locked. Only to try things out.
     pub(crate) unlocked: bool,
+}
+
+const fn default_audit_bytes() -> usize {
+    crate::audit::DEFAULT_BYTES
 }
 
 /// A mount as its worker knows it.

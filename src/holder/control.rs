@@ -49,6 +49,9 @@ pub(crate) struct HolderStatus {
     /// The process id of the notifier, if it has anything to do.
     #[serde(default)]
     pub(crate) notifier: Option<u32>,
+    /// The process id of the witness.
+    #[serde(default)]
+    pub(crate) witness: Option<u32>,
     /// Whether requests are answered with errors, because no worker lives long enough.
     pub(crate) refusing: bool,
     /// How many workers have been replaced.

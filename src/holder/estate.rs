@@ -4,14 +4,16 @@ use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use secretfs_wire::ServiceName;
 
 use super::HolderError;
 use super::manifests::Manifests;
 use super::notifying::Notifying;
+use super::witnessing::Witnessing;
 use super::worker::Worker;
+use crate::audit::Ring;
 use crate::cache::ValueCache;
 use crate::fuse::device::Device;
 use crate::fuse::{Blame, Inotify, Mount, Superblock};
@@ -30,9 +32,20 @@ pub(super) struct Estate {
     pub(super) ledger_memory: OwnedFd,
     /// `None` where the kernel has no such memory: values then end with their worker.
     pub(super) arena: Option<OwnedFd>,
+    /// What is opened, until the manager has it on record.
+    pub(super) opens: Opens,
+    /// Who tells workers who opens.
+    pub(super) witnessing: Witnessing,
     /// Where the serving worker answers `node status`.
     pub(super) listener: UnixListener,
     pub(super) manifests: Manifests,
+}
+
+/// The records of opens: their memory, and what is in it.
+#[derive(Debug)]
+pub(super) struct Opens {
+    pub(super) memory: OwnedFd,
+    pub(super) ring: Ring,
 }
 
 /// A mount, and what it shows.
@@ -44,8 +57,13 @@ pub(super) struct HeldMount {
     pub(super) inotify: Inotify,
 }
 
-/// Descriptors of a [`Begin`] beside the mounts' own: ledger, listener, arena, identity, stage, queue.
-const OTHER_DESCRIPTORS: usize = 5 + IdentityFiles::COUNT;
+/// Descriptors of a [`Begin`] beside the mounts' own: ledger, listener, arena, identity, stage, queue,
+/// records of opens, the way to the witness.
+const OTHER_DESCRIPTORS: usize = 7 + IdentityFiles::COUNT;
+
+/// How long the end of a daemon waits for the last records of opens to arrive.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+const LOOK: Duration = Duration::from_millis(5);
 
 impl Estate {
     /// Makes the memory and mounts what is configured.
@@ -57,6 +75,7 @@ impl Estate {
         let ledger_memory = Ledger::create(config.mounts.len()).map_err(HolderError::Memory)?;
         let ledger = Ledger::map(ledger_memory.as_fd(), config.mounts.len()).map_err(HolderError::Memory)?;
         let arena = create_arena(config.serve.cache_bytes).map_err(HolderError::Memory)?;
+        let opens = Opens::new(config.serve.audit_bytes).map_err(HolderError::Memory)?;
         let mut mounts = Vec::new();
         for MountConfig { path, service, inotify } in &config.mounts {
             let superblock = match inotify {
@@ -73,8 +92,9 @@ impl Estate {
             mounts.push(HeldMount::new(mount, service.clone(), *inotify));
         }
         let notifying = Notifying::new().map_err(HolderError::Memory)?;
+        let witnessing = Witnessing::new().map_err(HolderError::Memory)?;
         let manifests = Manifests::default();
-        Ok(Self { mounts, ledger, ledger_memory, arena, listener, manifests, notifying })
+        Ok(Self { mounts, ledger, ledger_memory, arena, opens, witnessing, listener, manifests, notifying })
     }
 
     /// Gives a worker all that it needs.
@@ -96,12 +116,14 @@ impl Estate {
             mounts: self.mounts.iter().map(HeldMount::to_serve).collect(),
             arena: self.arena.is_some(),
             notifier: true,
+            audit: true,
         };
         let mut descriptors: Vec<BorrowedFd<'_>> = vec![self.ledger_memory.as_fd(), self.listener.as_fd()];
         descriptors.extend(identity.descriptors());
         descriptors.extend(self.mounts.iter().map(|held| held.mount.connection().as_fd()));
         descriptors.extend(self.arena.as_ref().map(|arena| arena.as_fd()));
         descriptors.extend(self.notifying.descriptors());
+        descriptors.extend([self.opens.memory.as_fd(), self.witnessing.asking()]);
         worker.say(&begin, &descriptors);
         self.manifests.tell(worker);
         Ok(())
@@ -142,15 +164,42 @@ impl Estate {
     }
 
     /// Unmounts everything.
-    pub(super) fn unmount(mut self) {
+    pub(super) fn unmount(&mut self) {
         // First, since what it has mounted would keep everything there.
         self.notifying.stop();
-        for HeldMount { mount, .. } in self.mounts {
+        for HeldMount { mount, .. } in self.mounts.drain(..) {
             let path = mount.path().to_owned();
             if let Err(error) = mount.unmount() {
                 tracing::warn!(mount = %path.display(), error = &error as &dyn std::error::Error, "cannot unmount");
             }
         }
+    }
+}
+
+impl Estate {
+    /// Gives the active worker, if there is one, a moment to tell the manager what was opened last: with
+    /// the memory it is gone.
+    pub(super) fn wait_until_told(&self, somebody_tells: bool) {
+        let until = Instant::now() + LAST_WORDS;
+        while somebody_tells && !self.opens.ring.is_empty() && Instant::now() < until {
+            std::thread::sleep(LOOK);
+        }
+        let unsent = self.opens.ring.backlog().buffered;
+        if unsent > 0 {
+            tracing::error!(unsent, "the manager does not have the records of these opens, and never will");
+        }
+    }
+}
+
+impl Opens {
+    /// None yet, and room for so many bytes.
+    pub(super) fn new(bytes: usize) -> io::Result<Self> {
+        Self::over(Ring::create(bytes)?)
+    }
+
+    /// Those in a memory.
+    pub(super) fn over(memory: OwnedFd) -> io::Result<Self> {
+        Ok(Self { ring: Ring::map(memory.as_fd())?, memory })
     }
 }
 

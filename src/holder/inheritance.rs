@@ -12,9 +12,10 @@ use sd_notify::NotifyState;
 use secretfs_wire::ServiceName;
 use serde::{Deserialize, Serialize};
 
-use super::estate::{Estate, HeldMount};
+use super::estate::{Estate, HeldMount, Opens};
 use super::manifests::Manifests;
 use super::notifying::Notifying;
+use super::witnessing::Witnessing;
 use crate::fuse::device::Device;
 use crate::fuse::{Agreement, Blame, Connection, Inotify, Mount};
 use crate::handover::{FORMAT, Ledger, Sequence, document};
@@ -24,6 +25,7 @@ use crate::node::Config;
 const WILL: &str = "will";
 const LEDGER: &str = "ledger";
 const ARENA: &str = "arena";
+const OPENS: &str = "opens";
 const MOUNT: &str = "mount-";
 const MANIFEST: &str = "manifest-";
 
@@ -62,6 +64,7 @@ pub(super) fn leave(estate: &Estate, config: &Config) {
             keep(&format!("{MOUNT}{place}"), held.mount.connection())?;
         }
         keep(LEDGER, &estate.ledger_memory)?;
+        keep(OPENS, &estate.opens.memory)?;
         if let Some(arena) = &estate.arena {
             keep(ARENA, arena)?;
         }
@@ -88,7 +91,7 @@ pub(super) fn leave_manifest(before: Option<Sequence>, sequence: Sequence, memor
 pub(super) fn revoke(mounts: usize, manifest: Option<Sequence>) {
     let mounts = (0..mounts).map(|place| format!("{MOUNT}{place}"));
     let manifest = manifest.map(|sequence| format!("{MANIFEST}{}", sequence.0));
-    let names = [WILL, LEDGER, ARENA].map(str::to_owned).into_iter().chain(mounts).chain(manifest);
+    let names = [WILL, LEDGER, ARENA, OPENS].map(str::to_owned).into_iter().chain(mounts).chain(manifest);
     for name in names {
         // Where nobody listens there is nothing to forget.
         let _ = forget(&name);
@@ -155,6 +158,15 @@ fn inherit(
     let ledger_memory = take(LEDGER)?;
     let ledger = Ledger::map(ledger_memory.as_fd(), will.mounts.len())?;
     let arena = take(ARENA).ok();
+    // A holder of an older version left none. Another size than the configured one does no harm.
+    let opens = match take(OPENS) {
+        Ok(memory) => Opens::over(memory)?,
+        Err(_) => {
+            let opens = Opens::new(config.serve.audit_bytes)?;
+            keep(OPENS, &opens.memory)?;
+            opens
+        }
+    };
     let mut mounts = Vec::new();
     for (place, WilledMount { path, service, agreement, device }) in will.mounts.into_iter().enumerate() {
         let connection = Connection::begun(take(&format!("{MOUNT}{place}"))?, agreement);
@@ -165,7 +177,8 @@ fn inherit(
     manifests.sort_by_key(|(sequence, _)| *sequence);
     let manifests = Manifests::inherited(manifests, ledger.announced());
     let listener = listener.try_clone()?;
-    Ok(Estate { mounts, ledger, ledger_memory, arena, listener, manifests, notifying: Notifying::new()? })
+    let (notifying, witnessing) = (Notifying::new()?, Witnessing::new()?);
+    Ok(Estate { mounts, ledger, ledger_memory, arena, opens, witnessing, listener, manifests, notifying })
 }
 
 /// Whether what is left is what would be made.

@@ -13,12 +13,14 @@ mod manifests;
 mod mending;
 mod notifying;
 mod policy;
+mod process;
 mod pulse;
 pub(crate) mod repair;
 mod service_manager;
 mod socket;
 mod supervisor;
 mod user;
+mod witnessing;
 mod worker;
 
 use std::fs::File;

@@ -5,27 +5,17 @@
 
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
-use std::os::unix::process::CommandExt as _;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
-use tokio::io::unix::AsyncFd;
-
 use super::policy::StartPolicy;
-use super::worker::watch;
+use super::process::Process;
 use crate::fuse::{EventReceiver, EventSender, Mount, MountTable, MountTableWatch, Stage, event_queue};
 use crate::handover::Channel;
-use crate::host::logging;
 use crate::notifier::Assignment;
-use crate::role::{Role, THIS_PROGRAM};
+use crate::role::Role;
 
-/// One that lived for so long was no failed start.
-const LONG: Duration = Duration::from_secs(1);
 /// How long it takes until it is looked again whether there is anything to do.
 const NOTHING_TO_DO: Duration = Duration::from_secs(5);
-/// How long its end is waited for when everything ends.
-const GRACE: Duration = Duration::from_millis(500);
 
 /// The notifier, and what outlives each one.
 #[derive(Debug)]
@@ -35,17 +25,15 @@ pub(super) struct Notifying {
     /// Both ends: what is in the queue survives those who use it.
     sender: EventSender,
     receiver: EventReceiver,
-    running: Option<Process>,
+    running: Option<Running>,
     table: MountTableWatch,
     starts: StartPolicy,
     next_start: Instant,
 }
 
 #[derive(Debug)]
-struct Process {
-    pid: Pid,
-    descriptor: AsyncFd<OwnedFd>,
-    since: Instant,
+struct Running {
+    process: Process,
     /// The places of its mounts.
     mounts: Vec<usize>,
 }
@@ -68,7 +56,7 @@ impl Notifying {
 
     /// Its process id, while there is one.
     pub(super) fn pid(&self) -> Option<u32> {
-        self.running.as_ref().map(|process| number(process.pid))
+        self.running.as_ref().map(|running| running.process.pid())
     }
 
     /// Starts one for these mounts, if there is none and there should be. Each has its place.
@@ -76,9 +64,9 @@ impl Notifying {
     /// One that has a mount which somebody else has taken away is ended first: its mounts would keep
     /// the file system there, with nobody to see it.
     pub(super) fn staff<'a>(&mut self, mounts: impl Iterator<Item = (usize, &'a Mount)>, now: Instant) {
-        if let Some(process) = &self.running {
-            if self.table.has_changed() && !process.is_of_use(mounts) {
-                process.kill();
+        if let Some(running) = &self.running {
+            if self.table.has_changed() && !running.is_of_use(mounts) {
+                running.process.kill();
             }
             return;
         }
@@ -95,7 +83,7 @@ impl Notifying {
             return;
         }
         match self.start(&again) {
-            Ok(process) => self.running = Some(process),
+            Ok(running) => self.running = Some(running),
             Err(error) => {
                 tracing::error!(%error, "no notifier can be started");
                 self.next_start = now + self.starts.failed();
@@ -103,50 +91,36 @@ impl Notifying {
         }
     }
 
-    fn start(&self, mounts: &[(usize, OwnedFd)]) -> io::Result<Process> {
+    fn start(&self, mounts: &[(usize, OwnedFd)]) -> io::Result<Running> {
         let (ours, theirs) = Channel::pair()?;
-        let mut command = Role::Notifier.command(THIS_PROGRAM.as_ref());
-        command.env_clear().envs(logging::variables()).process_group(0);
-        let child = command.stdin(theirs.into_socket()).spawn()?;
-        let pid = Pid::from_child(&child);
-        let descriptor = watch(rustix::process::pidfd_open(pid, PidfdFlags::empty())?)?;
+        let process = Process::start(Role::Notifier, theirs.into_socket())?;
         // Before it hears what to do: its first request is known for its own.
-        self.stage.appoint(number(pid));
+        self.stage.appoint(process.pid());
         let places: Vec<_> = mounts.iter().map(|(place, _)| *place).collect();
         let assignment = Assignment { mounts: places.clone() };
         let mut descriptors = vec![self.memory.as_fd(), self.receiver.as_fd()];
         descriptors.extend(mounts.iter().map(|(_, mount)| mount.as_fd()));
         ours.try_send(&assignment, &descriptors).map_err(io::Error::other)?;
-        Ok(Process { pid, descriptor, since: Instant::now(), mounts: places })
+        Ok(Running { process, mounts: places })
     }
 
     /// Waits for its end, after which there should be another one. May be dropped while it waits.
     pub(super) async fn ended(&mut self) {
         match &self.running {
-            // Ended, or no end will ever be heard of.
-            Some(process) => drop(process.descriptor.readable().await),
+            Some(running) => running.process.ended().await,
             None => std::future::pending().await,
         }
-        let Some(process) = self.running.take() else { return };
+        let Some(Running { process, .. }) = self.running.take() else { return };
         // Its number may be another's as soon as it is reaped.
         self.stage.dismiss();
-        process.reap();
-        self.next_start = Instant::now();
-        if process.since.elapsed() < LONG {
-            self.next_start += self.starts.failed();
-        } else {
-            self.starts.succeeded();
-        }
-        tracing::warn!(pid = number(process.pid), "the notifier has ended; another one is started");
+        tracing::warn!(pid = process.pid(), "the notifier has ended; another one is started");
+        self.next_start = process.bury(&mut self.starts);
     }
 
     /// Ends it, and with it what it has mounted.
     pub(super) fn stop(&mut self) {
-        let Some(process) = self.running.take() else { return };
-        process.kill();
-        let mut ended = [PollFd::new(process.descriptor.get_ref(), PollFlags::IN)];
-        let limit = Timespec::try_from(GRACE).ok();
-        let _ = rustix::event::poll(&mut ended, limit.as_ref());
+        let Some(Running { process, .. }) = self.running.take() else { return };
+        process.stop();
         self.stage.dismiss();
         process.reap();
     }
@@ -158,25 +132,10 @@ impl Drop for Notifying {
     }
 }
 
-impl Process {
+impl Running {
     /// Whether all that it has mounted is still to be seen.
     fn is_of_use<'a>(&self, mut mounts: impl Iterator<Item = (usize, &'a Mount)>) -> bool {
         let Ok(table) = MountTable::read() else { return true };
         mounts.all(|(place, mount)| !self.mounts.contains(&place) || mount.is_in_place(&table))
     }
-
-    fn kill(&self) {
-        // It may have ended by itself; the descriptor is no other process's.
-        let _ = rustix::process::pidfd_send_signal(self.descriptor.get_ref(), Signal::KILL);
-    }
-
-    /// If it has ended. If not, it does with its mounts, and is not ours any more.
-    fn reap(&self) {
-        let id = WaitId::PidFd(self.descriptor.get_ref().as_fd());
-        let _ = rustix::process::waitid(id, WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
-    }
-}
-
-fn number(pid: Pid) -> u32 {
-    pid.as_raw_nonzero().get().unsigned_abs()
 }

@@ -29,6 +29,8 @@ pub(crate) struct RawConfig {
     pub(crate) max_stale: Option<String>,
     /// How many bytes of values are kept in memory.
     pub(crate) cache_bytes: Option<usize>,
+    /// How many bytes of records of opens are kept until the manager has them.
+    pub(crate) audit_bytes: Option<usize>,
     /// As whom the workers run, where the daemon is root.
     pub(crate) user: Option<String>,
 }
@@ -69,7 +71,7 @@ pub(crate) struct Config {
     /// What is mounted where: all services at `/run/secrets` by default.
     pub(crate) mounts: Vec<MountConfig>,
     /// How values are served: by default with a deadline of 2 s, for 12 h while the manager is away,
-    /// from 64 MiB of memory.
+    /// from 64 MiB of memory, with records of opens in 4 MiB.
     pub(crate) serve: ServeConfig,
     /// As whom the workers run: by default `secretfs` if the host has that user, else `nobody`.
     pub(crate) user: Option<String>,
@@ -104,6 +106,7 @@ impl RawConfig {
             deadline: self.deadline.or(lower.deadline),
             max_stale: self.max_stale.or(lower.max_stale),
             cache_bytes: self.cache_bytes.or(lower.cache_bytes),
+            audit_bytes: self.audit_bytes.or(lower.audit_bytes),
             user: self.user.or(lower.user),
         }
     }
@@ -127,6 +130,7 @@ impl RawConfig {
                 deadline: duration("deadline", self.deadline, DEFAULT_DEADLINE)?,
                 max_stale: duration("max_stale", self.max_stale, DEFAULT_MAX_STALE)?,
                 cache_bytes: self.cache_bytes.unwrap_or(DEFAULT_CAPACITY),
+                audit_bytes: self.audit_bytes.unwrap_or(crate::audit::DEFAULT_BYTES),
                 unlocked: false,
             },
             user: self.user,

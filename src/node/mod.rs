@@ -1,5 +1,6 @@
 //! The node daemon: what it is, whom it follows and what it mounts.
 
+mod audit;
 mod chance;
 mod config;
 mod expiry;
@@ -21,4 +22,4 @@ pub(crate) use config::{Config, MountConfig, RawConfig};
 pub(crate) use identity::{IdentityFiles, NodeIdentity, StateDirectory, StateError};
 pub(crate) use join::{JoinError, JoinOptions, JoinOutcome, join};
 pub(crate) use prepared::{Parts, PrepareError, Prepared, ToNotifier};
-pub(crate) use status::{MountStatus, NodeStatus, ask as ask_status};
+pub(crate) use status::{AuditStatus, MountStatus, NodeStatus, ask as ask_status};

@@ -16,6 +16,7 @@ use super::presence::{Active, Last, Mounted, Node, Shared};
 use super::source::ManagerSource;
 use super::status::Shown;
 use super::usage::Usage;
+use crate::audit::Audit;
 use crate::cache::{Arena, LeftBehind, ValueCache};
 use crate::client::{ClientError, NodeClient, certificate_end};
 use crate::fs::{Change, FileSystem, Freshness, InodeKey, Layout};
@@ -50,6 +51,8 @@ pub(crate) struct Parts {
     pub(crate) arena: Arc<Arena>,
     /// The way to the notifier, if there is one.
     pub(crate) notifier: Option<ToNotifier>,
+    /// Where opens are recorded.
+    pub(crate) audit: Arc<Audit>,
     /// The way to the holder.
     pub(crate) outbox: Outbox,
 }
@@ -93,7 +96,7 @@ impl Prepared {
     /// # Errors
     /// When the credentials are none, or the system has no thread left.
     pub(crate) fn new(parts: Parts, runtime: &Handle) -> Result<Self, PrepareError> {
-        let Parts { identity, config, mounts, ledger, arena, notifier, outbox } = parts;
+        let Parts { identity, config, mounts, ledger, arena, notifier, audit, outbox } = parts;
         let NodeIdentity { about, credentials, envelope_key } = identity;
         // A call ends a little before the read that waits for it, so that the reader's error comes
         // with the call's reason.
@@ -113,6 +116,7 @@ impl Prepared {
             let file_system = FileSystem::new(
                 cache.clone(),
                 freshness.clone(),
+                audit.of_mount(place),
                 ledger.handles(place),
                 InodeKey::for_node(about.id),
                 layout,
@@ -136,6 +140,7 @@ impl Prepared {
                 arena,
                 cache,
                 freshness,
+                audit,
                 outbox,
                 clock,
                 deadline: config.deadline,
@@ -183,6 +188,7 @@ impl Prepared {
     ) -> Result<Active, PrepareError> {
         let Self { shared, mut mounts, received, replica, manifest, shown, .. } = self;
         shared.freshness.begin();
+        shared.audit.begin().map_err(PrepareError::Serve)?;
         let certificate_expires = certificate_end(&self.certificate);
         // Known before anything is served.
         let has_ended = expiry::left(Timestamp::now(), certificate_expires).is_zero();

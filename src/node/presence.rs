@@ -17,8 +17,10 @@ use super::identity::About;
 use super::preparing::{Arrival, Present, present};
 use super::renewal::keep_certificate;
 use super::source::ManagerSource;
-use super::status::{self, MountStatus, NodeStatus, Shown, Trouble};
+use super::status::{self, AuditStatus, MountStatus, NodeStatus, Shown, Trouble};
+use super::audit::{Reporting, report_opens};
 use super::usage::{Usage, report_usage};
+use crate::audit::Audit;
 use crate::cache::{Arena, ValueCache};
 use crate::client::{ManagerClock, NodeClient};
 use crate::fs::{FileSystem, Freshness};
@@ -32,6 +34,7 @@ pub(super) struct Shared {
     pub(super) arena: Arc<Arena>,
     pub(super) cache: Arc<ValueCache>,
     pub(super) freshness: Arc<Freshness>,
+    pub(super) audit: Arc<Audit>,
     pub(super) outbox: Outbox,
     pub(super) clock: Arc<ManagerClock>,
     pub(super) deadline: Duration,
@@ -46,6 +49,8 @@ pub(crate) struct Node {
     shown: Mutex<Shown>,
     /// What there is to report of use.
     pub(super) usage: Usage,
+    /// How opens are reported.
+    reporting: Arc<Reporting>,
     last: Mutex<Last>,
     /// The last manifest that came, for whoever shows it.
     arrivals: watch::Sender<Option<Arrival>>,
@@ -89,6 +94,7 @@ impl Active {
         tokio::join!(
             follow(client.clone(), renewed.clone(), node.clone()),
             report_usage(node.clone(), client.clone()),
+            report_opens(node.shared.audit.clone(), node.reporting.clone(), client.clone()),
             present(node.as_ref(), &node.shared.cache, node.patience, node.arrivals.subscribe()),
             keep_certificate(node.clone(), client, ca, renewed),
             end_with_certificate(node.clone()),
@@ -180,6 +186,7 @@ impl Node {
             activation,
             shown: Mutex::new(shown),
             usage,
+            reporting: Arc::default(),
             last: Mutex::new(last),
             arrivals: watch::Sender::new(None),
         }
@@ -295,6 +302,7 @@ impl Node {
             pinned_versions: self.mounts.iter().map(|mounted| mounted.file_system.pinned()).sum(),
             cache_hits: cache.hits,
             cache_misses: cache.misses,
+            audit: AuditStatus::new(self.shared.audit.backlog(), self.reporting.reason()),
             trouble: trouble
                 .map(|trouble| Trouble { since: trouble.since, reason: trouble.error.to_string() }),
         }

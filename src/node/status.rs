@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
 
+use crate::audit::Backlog;
 use crate::fuse::Inotify;
 use crate::handover::Sequence;
 
@@ -71,8 +72,31 @@ pub(crate) struct NodeStatus {
     pub(crate) cache_hits: u64,
     /// Opens that went to the manager.
     pub(crate) cache_misses: u64,
+    /// Records of opens that are on their way to the manager.
+    #[serde(default)]
+    pub(crate) audit: AuditStatus,
     /// Why files cannot be opened, if some cannot.
     pub(crate) trouble: Option<Trouble>,
+}
+
+/// Records of opens.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct AuditStatus {
+    /// How many the manager does not have yet.
+    pub(crate) buffered: u64,
+    /// For how many there was no room since the mounts were made.
+    pub(crate) lost: u64,
+    /// When the oldest one that the manager does not have was made.
+    pub(crate) oldest_unsent: Option<Timestamp>,
+    /// Why they do not arrive.
+    pub(crate) reason: Option<String>,
+}
+
+impl AuditStatus {
+    pub(super) fn new(backlog: Backlog, reason: Option<String>) -> Self {
+        let Backlog { buffered, lost, oldest } = backlog;
+        Self { buffered, lost, oldest_unsent: oldest, reason }
+    }
 }
 
 /// One mount.
@@ -194,6 +218,7 @@ mod tests {
             pinned_versions: 0,
             cache_hits: 0,
             cache_misses: 0,
+            audit: AuditStatus::default(),
             trouble: None,
         }
     }

@@ -5,9 +5,10 @@ use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 
 use super::WorkerError;
+use crate::audit::{Audit, Ring};
 use crate::cache::{Arena, ValueCache};
 use crate::fuse::{Connection, EventSender, Stage};
-use crate::handover::{Begin, FORMAT, Ledger, Opening, Packet, ServeConfig};
+use crate::handover::{Begin, Channel, FORMAT, Ledger, Opening, Packet, ServeConfig};
 use crate::host::shared_memory::Words;
 use crate::node::{IdentityFiles, ToNotifier};
 
@@ -20,6 +21,7 @@ pub(super) struct Given {
     pub(super) connections: Vec<Connection>,
     pub(super) arena: Arc<Arena>,
     pub(super) notifier: Option<ToNotifier>,
+    pub(super) audit: Arc<Audit>,
 }
 
 impl Given {
@@ -49,7 +51,15 @@ impl Given {
                 queue: Arc::new(EventSender::over(next()?)),
             }),
         };
-        Ok(Self { begin, ledger, listener, identity, connections, arena, notifier })
+        let audit = match begin.audit {
+            // They end with this worker.
+            false => Audit::new(Ring::private(begin.config.audit_bytes).map_err(WorkerError::Memory)?, None),
+            true => {
+                let ring = Ring::map(next()?.as_fd()).map_err(WorkerError::Memory)?;
+                Audit::new(ring, Some(Channel::over(next()?)))
+            }
+        };
+        Ok(Self { begin, ledger, listener, identity, connections, arena, notifier, audit })
     }
 }
 

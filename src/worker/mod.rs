@@ -90,7 +90,7 @@ pub(crate) fn main() -> ExitCode {
 fn work(channel: &Arc<Channel>, title: Option<ProcessTitle>) -> Result<(), WorkerError> {
     // The holder may never be killed for want of memory; a worker may, if need be.
     host::set_oom_score(OOM_SCORE);
-    let Given { begin, ledger, listener, identity, connections, arena, notifier } =
+    let Given { begin, ledger, listener, identity, connections, arena, notifier, audit } =
         Given::unpack(channel.receive()?)?;
     let duty = begin.duty;
     protect(&begin)?;
@@ -108,7 +108,7 @@ fn work(channel: &Arc<Channel>, title: Option<ProcessTitle>) -> Result<(), Worke
         Some(identity) => {
             let (config, mounts, outbox) = (begin.config, begin.mounts, Outbox::new(channel.clone()));
             let ledger = ledger.clone();
-            let parts = Parts { identity, config, mounts, ledger, arena, notifier, outbox };
+            let parts = Parts { identity, config, mounts, ledger, arena, notifier, audit, outbox };
             Standby::Serve(Box::new(Prepared::new(parts, runtime.handle())?))
         }
     };

@@ -42,8 +42,9 @@ impl App {
         service: &ServiceName,
         asked: Attach,
     ) -> Result<Attachment, Error> {
-        let target = asked.target.unwrap_or_else(|| TargetName::from(asked.secret.clone()));
-        let attachment = Attachment { target, secret: asked.secret, ownership: asked.ownership };
+        let target = asked.target.clone().unwrap_or_else(|| TargetName::from(asked.secret.clone()));
+        let Attach { secret, ownership, audit, .. } = asked;
+        let attachment = Attachment { target, secret, ownership, audit };
         self.store.attach(environment, service, &attachment, now()).await?;
         self.changes.announce(environment);
         Ok(attachment)

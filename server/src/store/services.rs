@@ -31,7 +31,7 @@ pub(crate) trait Services: Send + Sync {
         name: &ServiceName,
     ) -> Result<(), StoreError>;
 
-    /// Attaches, or changes the ownership of the same secret on the same target. An attachment that
+    /// Attaches, or changes the ownership and the audit mode of the same secret on the same target. An attachment that
     /// is already as asked keeps its time.
     async fn attach(
         &self,

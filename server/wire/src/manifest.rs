@@ -10,6 +10,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::audit::AuditMode;
 use crate::template::Template;
 use crate::{Mode, Ownership, SECRET_MAX_BYTES, SecretName, ServiceName, TargetName, VersionId};
 
@@ -60,6 +61,9 @@ pub struct RawTarget {
     /// When the current version became current, or the attachment changed, whichever is later.
     #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
     pub modified: Timestamp,
+    /// When an open of it has to be on record.
+    #[serde(default, skip_serializing_if = "AuditMode::is_default")]
+    pub audit: AuditMode,
 }
 
 /// One template as it travels.
@@ -100,6 +104,8 @@ pub struct Target {
     pub ownership: Ownership,
     /// The file's modification time.
     pub modified: Timestamp,
+    /// When an open of it has to be on record; of a template, as the strictest of its inputs has it.
+    pub audit: AuditMode,
 }
 
 /// Where the value of a target comes from.
@@ -237,6 +243,7 @@ fn check_target(raw: RawTarget) -> Result<(TargetName, Target), String> {
         }),
         ownership: check_ownership(raw.uid, raw.gid, raw.mode)?,
         modified: raw.modified,
+        audit: raw.audit,
     };
     Ok((target, details))
 }
@@ -252,11 +259,13 @@ fn check_template(
         Ok::<_, String>((name.clone(), details.clone()))
     };
     let inputs = template.inputs().map(input).collect::<Result<BTreeMap<_, _>, _>>()?;
+    let audit = inputs.values().map(|input| input.audit).max().unwrap_or_default();
     let details = Target {
         version_id: template.version(inputs.iter().map(|(name, input)| (name, input.version_id))),
         content: Content::Template(Arc::new(Recipe { template, inputs })),
         ownership: check_ownership(raw.uid, raw.gid, raw.mode)?,
         modified: raw.modified,
+        audit,
     };
     Ok((target, details))
 }
@@ -286,6 +295,7 @@ mod tests {
             gid: 0,
             mode: 0o444,
             modified: Timestamp::UNIX_EPOCH,
+            audit: AuditMode::Buffered,
         }
     }
 
@@ -379,6 +389,42 @@ mod tests {
         };
         assert_eq!(version(&a), version(&a), "whatever else changes");
         assert_ne!(version(&a), version(&target("a")));
+    }
+
+    #[test]
+    fn a_rendering_is_audited_as_strictly_as_any_of_its_inputs() {
+        let template = |target: &str, text: &str| RawTemplate {
+            target: target.into(),
+            text: text.into(),
+            uid: 0,
+            gid: 0,
+            mode: 0o400,
+            modified: Timestamp::UNIX_EPOCH,
+        };
+        let service = RawService {
+            name: "web".into(),
+            targets: vec![target("a"), RawTarget { audit: AuditMode::Required, ..target("b") }],
+            templates: vec![
+                template("one", "{{ secrets.a }}"),
+                template("both", "{{ secrets.a }}{{ secrets.b }}"),
+            ],
+        };
+        let (manifest, _) = Manifest::check(RawManifest { revision: 1, services: vec![service] });
+        let audit = |name: &str| {
+            let (web, name) = ("web".parse().expect("name"), name.parse().expect("name"));
+            manifest.target(&web, &name).expect("a target").audit
+        };
+        assert_eq!(audit("one"), AuditMode::Buffered);
+        assert_eq!(audit("both"), AuditMode::Required);
+    }
+
+    #[test]
+    fn what_is_not_required_is_written_as_before() {
+        let text = serde_json::to_string(&target("a")).expect("JSON");
+        assert!(!text.contains("audit"), "nodes of an older version would digest it in another way");
+        let required = RawTarget { audit: AuditMode::Required, ..target("a") };
+        let text = serde_json::to_string(&required).expect("JSON");
+        assert_eq!(serde_json::from_str::<RawTarget>(&text).expect("a target"), required);
     }
 
     #[test]

@@ -193,6 +193,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::audit::AuditMode;
     use crate::manifest::RawTarget;
 
     fn service(name: &str, version: u64) -> RawService {
@@ -206,6 +207,7 @@ mod tests {
             gid: 0,
             mode: 0o444,
             modified: Timestamp::UNIX_EPOCH,
+            audit: AuditMode::Buffered,
         };
         RawService { name: name.to_owned(), targets: vec![target], templates: vec![] }
     }

@@ -180,6 +180,7 @@ fn run_daemon(args: RunArgs, global: &Global, file: ConfigFile) -> Result<(), Fa
         deadline: args.deadline,
         max_stale: args.max_stale,
         cache_bytes: None,
+        audit_bytes: None,
         user: args.user,
     };
     let config = raw.or(file.node).check().map_err(|error| Failure::usage(error.to_string()))?;

@@ -12,7 +12,7 @@ use super::host::StatusArgs;
 use crate::client::describe_clock;
 use crate::fuse::Inotify;
 use crate::holder::control::{self, HolderStatus};
-use crate::node::{self, NodeStatus};
+use crate::node::{self, AuditStatus, NodeStatus};
 
 /// What the two processes that know it tell.
 #[derive(Serialize)]
@@ -91,6 +91,7 @@ fn describe(status: &NodeStatus, holder: &HolderStatus) -> String {
     for rejected in &status.rejected {
         lines.push(format!("Left out:     {}: {}", rejected.entry, rejected.reason));
     }
+    lines.push(format!("Audit:        {}", audit(&status.audit)));
     if let Some(trouble) = &status.trouble {
         lines.push(format!("Trouble:      since {}: {}", output::time(trouble.since), trouble.reason));
     }
@@ -100,6 +101,13 @@ fn describe(status: &NodeStatus, holder: &HolderStatus) -> String {
         lines.push(format!("Replaced:     {} workers; the last one {end}", holder.replaced));
     }
     lines.join("\n")
+}
+
+fn audit(audit: &AuditStatus) -> String {
+    let AuditStatus { buffered, lost, oldest_unsent, reason } = audit;
+    let oldest = oldest_unsent.map(|at| format!(", the oldest of {}", output::time(at))).unwrap_or_default();
+    let reason = reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+    format!("{buffered} opens not on record yet{oldest}, {lost} lost{reason}")
 }
 
 fn processes(status: &NodeStatus, holder: &HolderStatus) -> String {
@@ -116,6 +124,10 @@ fn processes(status: &NodeStatus, holder: &HolderStatus) -> String {
         (true, false) => "; this kernel lets requests end with a worker (older than Linux 6.9)",
     };
     let notifier = holder.notifier.map(|pid| format!(", notifier {pid}")).unwrap_or_default();
+    let witness = match holder.witness {
+        Some(pid) => format!(", witness {pid}"),
+        None => ", no witness: opens are recorded without the program".to_owned(),
+    };
     let (pid, version) = (status.pid, &status.version);
-    format!("holder {}, worker {pid} (version {version}), {standby}{notifier}{lost}", holder.pid)
+    format!("holder {}, worker {pid} (version {version}), {standby}{notifier}{witness}{lost}", holder.pid)
 }

@@ -22,6 +22,7 @@ use self::worker::{Memory, Worker};
 use super::test_manifest::{manifest, target};
 use super::test_source::TestSource;
 use super::*;
+use crate::audit::test_auditor::CALLER;
 use crate::source::SourceError;
 
 const SERVICES: [&str; 2] = ["web", "job"];
@@ -400,7 +401,7 @@ impl World {
         if let Some(target) = self.shown.get(&place) {
             self.prepare_answer(target.version_id);
         }
-        match self.worker.fs.open(inode, Access::Read, request)? {
+        match self.worker.fs.open(inode, Access::Read, request, CALLER)? {
             Opening::Ready(handle) => Ok(handle),
             Opening::Wait(handle) => self.runtime.block_on(handle),
         }

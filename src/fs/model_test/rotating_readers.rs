@@ -10,6 +10,7 @@ use super::super::test_manifest::{manifest, target};
 use super::super::test_memory::{arena, freshness, handles};
 use super::super::test_source::TestSource;
 use super::super::*;
+use crate::audit::test_auditor::{CALLER, TestAuditor};
 
 const READERS: usize = 4;
 const VERSIONS: u64 = 400;
@@ -28,7 +29,7 @@ fn no_read_is_torn_and_no_reader_goes_back() {
     let freshness = Arc::new(freshness(DEFAULT_MAX_STALE));
     let key = InodeKey::for_node(NodeId::from_u64(1).expect("an id"));
     let layout = Layout::OneService("web".parse().expect("a name"));
-    let fs = FileSystem::new(cache, freshness, handles(), key, layout, Duration::from_secs(600));
+    let fs = FileSystem::new(cache, freshness, TestAuditor::new(), handles(), key, layout, Duration::from_secs(600));
     let publish = |version| {
         let bytes = value(version);
         source.put(VersionId::from_u64(version).expect("an id"), Ok(&bytes));
@@ -59,7 +60,7 @@ fn no_read_is_torn_and_no_reader_goes_back() {
 fn read_once(fs: &Arc<FileSystem>, runtime: &Runtime, chunk: u32) -> u64 {
     let inode = fs.lookup(Inode::ROOT, "db").expect("it is always there").inode;
     let handle = match fs
-        .open(inode, Access::Read, RequestId { number: 2, repeated: false })
+        .open(inode, Access::Read, RequestId { number: 2, repeated: false }, CALLER)
         .expect("it is always granted")
     {
         Opening::Ready(handle) => handle,

@@ -9,6 +9,7 @@ use tokio::runtime::Handle as Runtime;
 
 use super::super::test_source::TestSource;
 use super::super::*;
+use crate::audit::test_auditor::TestAuditor;
 use crate::cache::{Arena, LeftBehind};
 use crate::host::shared_memory::Words;
 
@@ -52,7 +53,7 @@ impl Worker {
         freshness.begin();
         let key = InodeKey::for_node(NodeId::from_u64(1).expect("an id"));
         let handles = Handles::over(memory.handles.clone());
-        let fs = FileSystem::new(cache.clone(), freshness, handles, key, Layout::AllServices, patience);
+        let fs = FileSystem::new(cache.clone(), freshness, TestAuditor::new(), handles, key, Layout::AllServices, patience);
         fs.update(manifest);
         Self { fs, cache, arena }
     }

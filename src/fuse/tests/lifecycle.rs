@@ -10,6 +10,7 @@ use super::super::attach::{self, Audience, Superblock};
 use super::super::mount_point::MountPoint;
 use super::super::{Mount, MountError};
 use super::{NEVER, Rig, eventually, is_mounted, key, layers, serve};
+use crate::audit::test_auditor::TestAuditor;
 use crate::fs::test_manifest::{manifest, target};
 use crate::fs::test_memory::handles;
 use crate::fs::{FileSystem, Layout};
@@ -127,7 +128,7 @@ fn one_process_has_many_mounts() {
     let path = rig.scratch.path().join("web");
     fs::create_dir(&path).expect("a directory");
     let layout = Layout::OneService("web".parse().expect("a name"));
-    let flat = FileSystem::new(rig.cache.clone(), rig.freshness.clone(), handles(), key(), layout, NEVER);
+    let flat = FileSystem::new(rig.cache.clone(), rig.freshness.clone(), TestAuditor::new(), handles(), key(), layout, NEVER);
     let rows = [("web", "db", target(1, 5)), ("job", "db", target(2, 5))];
     flat.update(&Arc::new(manifest(rows)));
     let mount = Mount::new(&path, Audience::Everyone, Superblock::ReadOnly).expect("a mount");

@@ -20,6 +20,7 @@ use super::{
     Audience, EventReceiver, Inotify, Journal, Mount, PreparedServer, Server, Stage, Superblock, Watched,
     event_queue,
 };
+use crate::audit::test_auditor::TestAuditor;
 use crate::cache::ValueCache;
 use crate::fs::test_manifest::{manifest, target, template};
 use crate::fs::test_memory::{arena, freshness, handles};
@@ -39,6 +40,7 @@ pub(crate) struct Rig {
     pub(crate) cache: Arc<ValueCache>,
     pub(crate) freshness: Arc<Freshness>,
     source: Arc<TestSource>,
+    auditor: Arc<TestAuditor>,
     pub(crate) scratch: TempDir,
     pub(crate) runtime: Runtime,
     /// Where a notifier would find what it has to do, where it says what it does, and its mount.
@@ -72,9 +74,11 @@ impl Rig {
         let cache = ValueCache::new(source.clone(), 1 << 20, arena(8 << 20), runtime.handle().clone());
         let freshness = Arc::new(freshness(NEVER));
         freshness.connected();
+        let auditor = TestAuditor::new();
         let fs = FileSystem::new(
             cache.clone(),
             freshness.clone(),
+            auditor.clone(),
             handles(),
             key(),
             Layout::AllServices,
@@ -102,7 +106,19 @@ impl Rig {
         };
         let server = serve_with(&mount, &fs, journal.clone(), &runtime, watched);
         let rig =
-            Self { mount, server, journal, fs, cache, freshness, source, scratch, runtime, for_notifier };
+            Self {
+            mount,
+            server,
+            journal,
+            fs,
+            cache,
+            freshness,
+            source,
+            auditor,
+            scratch,
+            runtime,
+            for_notifier,
+        };
         rig.publish(rows);
         rig
     }

@@ -121,6 +121,7 @@ impl Supervisor {
                 order = self.control.next() => self.carry_out(order),
                 () = self.mending.done() => {}
                 () = self.estate.notifying.ended() => {}
+                () = self.estate.witnessing.ended() => {}
                 _ = tick.tick() => self.feel_pulse(),
                 () = shutdown.cancelled() => break,
             }
@@ -133,6 +134,7 @@ impl Supervisor {
     fn staff(&mut self) -> Result<(), HolderError> {
         let now = Instant::now();
         self.estate.staff_notifier(now);
+        self.estate.witnessing.staff(now);
         if self.active.is_none() && self.crashes.wait(now).is_zero() {
             self.promote();
         }
@@ -340,6 +342,7 @@ impl Supervisor {
             standby: self.standby.as_ref().filter(|worker| version(worker).is_some()).map(Worker::pid),
             standby_version: self.standby.as_ref().and_then(version),
             notifier: self.estate.notifying.pid(),
+            witness: self.estate.witnessing.pid(),
             refusing: self.refusing.is_some(),
             replaced: self.predecessors.saturating_sub(1),
             last_end: self.last_end.clone(),
@@ -350,9 +353,11 @@ impl Supervisor {
 
     /// Unmounts, which gives open files a moment, and ends the workers.
     fn stop(self) {
-        let Self { estate, active, .. } = self;
+        let Self { mut estate, active, .. } = self;
         let (mounts, manifest) = (estate.mounts.len(), estate.manifests.last());
         estate.unmount();
+        // While somebody lives who sends them.
+        estate.wait_until_told(active.is_some());
         drop(active);
         inheritance::revoke(mounts, manifest);
     }

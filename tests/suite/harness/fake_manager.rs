@@ -14,6 +14,7 @@ use secretfs_wire::api::{EnvelopeRequest, JoinRequest, Joined, NodeState, Sessio
 use secretfs_wire::envelope::{DeliveryContext, NodePublicKey, SessionKey};
 use secretfs_wire::manifest::{RawService, RawTarget};
 use secretfs_wire::stream::{Change, StreamMessage};
+use secretfs_wire::audit::AuditMode;
 use secretfs_wire::{
     CaPin, EnvironmentName, JoinToken, NodeId, NodeName, Ownership, SecretBytes, SessionId, TokenSecret,
     VersionId,
@@ -97,6 +98,7 @@ pub(crate) fn target(name: &str, size: usize) -> RawTarget {
         gid: 0,
         mode: 0o444,
         modified: Timestamp::now(),
+        audit: AuditMode::Buffered,
     }
 }
 

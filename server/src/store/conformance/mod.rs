@@ -10,6 +10,7 @@ use secretfs_wire::api::{
     Assignment, Attachment, ChangeLabels, Duplicate, Environment, HeardInstance, NodeState, TokenState,
 };
 use secretfs_wire::template::Template;
+use secretfs_wire::audit::AuditMode;
 use secretfs_wire::{
     EnvironmentName, HostFact, HostFacts, InstanceId, KeyBackendKind, KeyFingerprint, KeyReference, Labels,
     Mode, NodeId, NodeName, Ownership, SecretName, ServiceName, VersionId,
@@ -186,7 +187,7 @@ async fn attachments(store: &dyn Store) {
     assert!(matches!(twice, Err(StoreError::Exists { kind: "service", .. })), "{twice:?}");
 
     let mut attachment =
-        Attachment { target: name("password"), secret: db.clone(), ownership: Ownership::default() };
+        Attachment { target: name("password"), secret: db.clone(), ownership: Ownership::default(), audit: AuditMode::Buffered };
     store.attach(&prod, &web, &attachment, at(3)).await.expect("attached");
     let taken = Attachment { secret: api.clone(), ..attachment.clone() };
     let taken = store.attach(&prod, &web, &taken, at(3)).await;
@@ -222,7 +223,7 @@ async fn templates(store: &dyn Store) {
     let db = secret(store, &prod, "db").await;
     let web = service(store, &prod, "web").await;
     let attachment =
-        Attachment { target: name("password"), secret: db.clone(), ownership: Ownership::default() };
+        Attachment { target: name("password"), secret: db.clone(), ownership: Ownership::default(), audit: AuditMode::Buffered };
     store.attach(&prod, &web, &attachment, at(3)).await.expect("attached");
     let set = async |target: &str, text: &str, uid: u32, seconds: i64| {
         let template = Template::parse(text).expect("a template");
@@ -303,7 +304,7 @@ async fn visibility(store: &dyn Store) {
         for service_name in ["by-name", "by-label", "nowhere"] {
             let service = service(store, scope, service_name).await;
             let attachment =
-                Attachment { target: name("db"), secret: name("db"), ownership: Ownership::default() };
+                Attachment { target: name("db"), secret: name("db"), ownership: Ownership::default(), audit: AuditMode::Buffered };
             store.attach(scope, &service, &attachment, at(10)).await.expect("attached");
         }
     }
@@ -377,7 +378,7 @@ async fn revisions(store: &dyn Store) {
     expect("a secret that is attached nowhere", false).await;
     let web = service(store, &here, "web").await;
     expect("a service", true).await;
-    let attachment = Attachment { target: name("db"), secret: name("db"), ownership: Ownership::default() };
+    let attachment = Attachment { target: name("db"), secret: name("db"), ownership: Ownership::default(), audit: AuditMode::Buffered };
     store.attach(&here, &web, &attachment, at(1)).await.expect("attached");
     expect("an attachment", true).await;
     let owned = Attachment { ownership: Ownership { uid: 5, ..Ownership::default() }, ..attachment };
@@ -385,6 +386,15 @@ async fn revisions(store: &dyn Store) {
     expect("an owner", true).await;
     store.attach(&here, &web, &owned, at(3)).await.expect("attached");
     expect("the same owner", false).await;
+    let owned = Attachment { audit: AuditMode::Required, ..owned };
+    store.attach(&here, &web, &owned, at(3)).await.expect("attached");
+    expect("another audit mode", true).await;
+    store.attach(&here, &web, &owned, at(4)).await.expect("attached");
+    expect("the same audit mode", false).await;
+    let shown = &store.published(&here).await.expect("what is published").services[0].targets[0];
+    assert_eq!(shown.audit, AuditMode::Required);
+    let details = store.service(&here, &web).await.expect("details");
+    assert_eq!(details.attachments, [owned.clone()]);
     store.add_version(&here, &name("db"), version(&here, 2, 4)).await.expect("rotated");
     expect("a rotation", true).await;
     store.make_current(&here, &name("db"), None, at(5)).await.expect("rolled back");

@@ -68,7 +68,7 @@ async fn services(
         names.iter().map(|row| Ok((row.parsed("name")?, Vec::new()))).collect::<Result<_, StoreError>>()?;
     let rows = sqlx::query(
         "SELECT e.name AS service, a.target, s.name AS secret, v.number, v.id, v.size,
-             a.uid, a.gid, a.mode, max(s.changed, a.changed) AS modified
+             a.uid, a.gid, a.mode, a.audit, max(s.changed, a.changed) AS modified
          FROM attachments a
          JOIN services e ON e.id = a.service
          JOIN secrets s ON s.id = a.secret
@@ -105,5 +105,6 @@ fn target(row: &SqliteRow) -> Result<RawTarget, StoreError> {
         gid: ownership.gid,
         mode: ownership.mode.bits(),
         modified: row.time("modified")?,
+        audit: row.parsed("audit")?,
     })
 }

@@ -1,5 +1,6 @@
 use async_trait::async_trait;
 use jiff::Timestamp;
+use secretfs_wire::audit::AuditMode;
 use secretfs_wire::api::{Assignment, Attachment, Service, ServiceDetails};
 use secretfs_wire::{EnvironmentName, SecretName, ServiceName, TargetName};
 use sqlx::Row as _;
@@ -47,7 +48,7 @@ impl Services for Sqlite {
             .fetch_one(&mut *transaction)
             .await?;
         let attachments = sqlx::query(
-            "SELECT a.target, s.name AS secret, a.uid, a.gid, a.mode
+            "SELECT a.target, s.name AS secret, a.uid, a.gid, a.mode, a.audit
              FROM attachments a JOIN secrets s ON s.id = a.secret
              WHERE a.service = ? ORDER BY a.target",
         )
@@ -59,6 +60,7 @@ impl Services for Sqlite {
                 target: row.parsed("target")?,
                 secret: row.parsed("secret")?,
                 ownership: row.ownership()?,
+                audit: row.parsed("audit")?,
             })
         };
         let assignments =
@@ -115,12 +117,12 @@ impl Services for Sqlite {
         let mut transaction = self.write().await?;
         let service = service_row_id(&mut transaction, environment, service).await?;
         let secret = secret_row_id(&mut transaction, environment, &attachment.secret).await?;
-        let (target, ownership) = (&attachment.target, attachment.ownership);
+        let Attachment { target, ownership, audit, .. } = attachment;
         if templates::is_template(&mut transaction, service, target).await? {
             return Err(StoreError::TargetTaken { target: target.to_string() });
         }
         let there =
-            sqlx::query("SELECT secret, uid, gid, mode FROM attachments WHERE service = ? AND target = ?")
+            sqlx::query("SELECT secret, uid, gid, mode, audit FROM attachments WHERE service = ? AND target = ?")
                 .bind(service)
                 .bind(target.as_str())
                 .fetch_optional(&mut *transaction)
@@ -129,15 +131,16 @@ impl Services for Sqlite {
             if row.try_get::<i64, _>("secret")? != secret {
                 return Err(StoreError::TargetTaken { target: target.to_string() });
             }
-            if row.ownership()? == ownership {
+            if row.ownership()? == *ownership && row.parsed::<AuditMode>("audit")? == *audit {
                 return Ok(());
             }
         }
         sqlx::query(
-            "INSERT INTO attachments (service, target, secret, uid, gid, mode, changed)
-             VALUES (?, ?, ?, ?, ?, ?, ?)
+            "INSERT INTO attachments (service, target, secret, uid, gid, mode, audit, changed)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?)
              ON CONFLICT (service, target) DO UPDATE
-             SET uid = excluded.uid, gid = excluded.gid, mode = excluded.mode, changed = excluded.changed",
+             SET uid = excluded.uid, gid = excluded.gid, mode = excluded.mode, audit = excluded.audit,
+                 changed = excluded.changed",
         )
         .bind(service)
         .bind(target.as_str())
@@ -145,6 +148,7 @@ impl Services for Sqlite {
         .bind(ownership.uid)
         .bind(ownership.gid)
         .bind(ownership.mode.bits())
+        .bind(audit.as_str())
         .bind(now.as_microsecond())
         .execute(&mut *transaction)
         .await?;

@@ -18,6 +18,9 @@ pub struct OpenReport {
     /// Those that there was no room for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lost: Option<LostOpens>,
+    /// Whether they have to survive a power cut before the manager answers, as readers wait for it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub durable: bool,
 }
 
 /// A file that a program opened, or could not open.

@@ -1,6 +1,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::audit::AuditMode;
 use crate::{NodeName, Ownership, SecretName, Selector, ServiceName, TargetName};
 
 /// A named consumer of secrets.
@@ -47,6 +48,9 @@ pub struct Attachment {
     /// Who may read it on the node.
     #[serde(flatten)]
     pub ownership: Ownership,
+    /// When an open of it has to be on record.
+    #[serde(default)]
+    pub audit: AuditMode,
 }
 
 /// Asks to attach a secret to a service. An attachment of the same secret to the same target is
@@ -62,6 +66,9 @@ pub struct Attach {
     /// Who may read it on the node: 0, 0 and 0444 by default.
     #[serde(flatten)]
     pub ownership: Ownership,
+    /// When an open of it has to be on record: soon after, by default.
+    #[serde(default)]
+    pub audit: AuditMode,
 }
 
 /// A file that a service sees, made on the node from secrets that are attached to it.

@@ -15,6 +15,7 @@ use tempfile::TempDir;
 use super::super::report::{Failed, Repaired};
 use super::super::{Record, Report, run};
 use super::container::Container;
+use crate::audit::test_auditor::TestAuditor;
 use crate::fs::test_manifest::{manifest, target};
 use crate::fs::test_memory::handles;
 use crate::fs::{FileSystem, InodeKey, Layout};
@@ -101,7 +102,7 @@ impl Host {
         let path = self.shared.directory("foreign");
         let key = InodeKey::for_node(NodeId::from_u64(2).expect("an id"));
         let (cache, freshness) = (self.rig.cache.clone(), self.rig.freshness.clone());
-        let fs = FileSystem::new(cache, freshness, handles(), key, Layout::AllServices, NEVER);
+        let fs = FileSystem::new(cache, freshness, TestAuditor::new(), handles(), key, Layout::AllServices, NEVER);
         fs.update(&Arc::new(manifest([("web", "db", target(1, 7))])));
         (self.mount_at(&path, &fs), path)
     }

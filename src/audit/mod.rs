@@ -1,0 +1,310 @@
+//! What is opened at this node, and by whom, until the manager has it on record.
+//!
+//! - [`seam`]: what the file system says of an open, and to whom
+//! - [`record`]: an open as words
+//! - [`ring`]: the records, in memory that outlives the worker
+//! - [`processes`]: who opens, as the [witness](crate::witness) tells
+//!
+//! A record is written before the open is answered, and never waits for room. Where a file requires it,
+//! the answer waits until the manager has the record. Who sends them is [`crate::node`].
+
+mod processes;
+mod record;
+mod ring;
+mod seam;
+#[cfg(test)]
+pub(crate) mod test_auditor;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures::FutureExt as _;
+use jiff::Timestamp;
+use secretfs_wire::VersionId;
+use secretfs_wire::api::{LostOpens, Open, OpenReport, REPORT_MAX_OPENS};
+use secretfs_wire::audit::AuditMode;
+use secretfs_wire::{ServiceName, TargetName};
+use tokio::sync::{Notify, oneshot};
+use tokio::time::timeout_at;
+
+use self::processes::Processes;
+use self::record::{Draft, ProcessWords};
+pub(crate) use self::ring::{Backlog, DEFAULT_BYTES, Ring};
+use self::ring::{Kept, Position};
+pub(crate) use self::seam::{Attempt, Auditor, Caller, NotAudited, Recorded};
+use crate::handover::Channel;
+
+/// A report is smaller than this, as JSON: managers take 64 KiB.
+const REPORT_MOST_BYTES: usize = 60 << 10;
+
+/// The records of a node.
+pub(crate) struct Audit {
+    ring: Ring,
+    processes: Processes,
+    /// Records that somebody waits for, who is told when the manager has one, and hears nothing more of one
+    /// that it will never have. A std mutex: held for a few steps in memory.
+    urgent: Mutex<BTreeMap<Position, oneshot::Sender<()>>>,
+    /// There is something that should not wait for the next look.
+    hurry: Notify,
+}
+
+/// What the manager is told at once.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    /// In these words.
+    pub(crate) report: OpenReport,
+    positions: Vec<Position>,
+}
+
+/// The auditor of one mount.
+pub(crate) struct MountAuditor {
+    audit: Arc<Audit>,
+    mount: usize,
+}
+
+/// An open whose record is to be written, in a task.
+struct Opened {
+    number: u64,
+    at: Timestamp,
+    version_id: VersionId,
+    caller: Caller,
+    service: ServiceName,
+    target: TargetName,
+    failure: String,
+    required: bool,
+    repeated: bool,
+    until: Instant,
+}
+
+impl Audit {
+    /// Keeps records in `ring`, and asks the witness at the other end of a channel, if there is one. Does
+    /// neither until it is told to [`begin`](Self::begin): until then another worker may be at work.
+    pub(crate) fn new(ring: Ring, witness: Option<Channel>) -> Arc<Self> {
+        Arc::new(Self {
+            ring,
+            processes: Processes::new(witness),
+            urgent: Mutex::default(),
+            hurry: Notify::new(),
+        })
+    }
+
+    /// Goes on where a former worker ended.
+    ///
+    /// # Errors
+    /// When the system has no thread left.
+    pub(crate) fn begin(&self) -> std::io::Result<()> {
+        self.ring.adopt();
+        self.processes.begin()
+    }
+
+    /// The auditor of the mount at this place among those of the daemon.
+    pub(crate) fn of_mount(self: &Arc<Self>, mount: usize) -> Arc<MountAuditor> {
+        Arc::new(MountAuditor { audit: self.clone(), mount })
+    }
+
+    /// What is not told yet, in numbers.
+    pub(crate) fn backlog(&self) -> Backlog {
+        self.ring.backlog()
+    }
+
+    /// Waits until something should not wait for the next look.
+    pub(crate) async fn hurry(&self) {
+        self.hurry.notified().await;
+    }
+
+    /// What the manager should be told next: first what somebody waits for, then the oldest.
+    ///
+    /// At most so many opens; `lost` is how many lost ones it knows of. Nothing if there is no news. For
+    /// one task, which then calls [`acknowledge`](Self::acknowledge) or [`refused`](Self::refused), or
+    /// tries again.
+    pub(crate) fn next(&self, most: usize, lost: u64) -> Option<Batch> {
+        let most = most.min(REPORT_MAX_OPENS);
+        let mut kept = self.urgent(most);
+        if kept.is_empty() {
+            let mut count = 0;
+            kept = self.ring.oldest(|_| {
+                count += 1;
+                count <= most
+            });
+        }
+        let mut batch = Batch { report: OpenReport { opens: vec![], lost: None, durable: false }, positions: vec![] };
+        let mut bytes = 0;
+        for Kept { position, required, words } in kept {
+            let Some(open) = record::read(self.ring.log(), &words) else {
+                tracing::error!("the record of an open makes no sense and is dropped");
+                self.give_up(position);
+                continue;
+            };
+            bytes += record::size(&open);
+            if bytes > REPORT_MOST_BYTES && !batch.positions.is_empty() {
+                break;
+            }
+            batch.report.durable |= required;
+            batch.report.opens.push(open);
+            batch.positions.push(position);
+        }
+        let total = self.ring.lost();
+        if total != lost {
+            batch.report.lost = Some(LostOpens { log: self.ring.log(), total });
+        }
+        (!batch.positions.is_empty() || batch.report.lost.is_some()).then_some(batch)
+    }
+
+    /// Those that somebody waits for, the oldest first.
+    fn urgent(&self, most: usize) -> Vec<Kept> {
+        let positions: Vec<_> = self.lock_urgent().keys().take(most).copied().collect();
+        self.ring.at(positions)
+    }
+
+    /// The manager has it.
+    pub(crate) fn acknowledge(&self, batch: Batch) {
+        self.ring.acknowledge(batch.positions.iter().copied());
+        let mut urgent = self.lock_urgent();
+        for position in batch.positions {
+            if let Some(waiting) = urgent.remove(&position) {
+                // Who waits may have given up.
+                let _ = waiting.send(());
+            }
+        }
+    }
+
+    /// The manager will never take it: the only open in it is given up, and counted.
+    pub(crate) fn refused(&self, batch: &Batch) {
+        if let [position] = *batch.positions {
+            self.give_up(position);
+        }
+    }
+
+    fn give_up(&self, position: Position) {
+        self.ring.give_up(position);
+        self.lock_urgent().remove(&position);
+    }
+
+    /// Writes a record and waits until the manager has it.
+    async fn write_and_wait(&self, draft: &Draft<'_>, repeated: bool, until: Instant) -> Result<(), NotAudited> {
+        let (arrived, arrival) = oneshot::channel();
+        let position = {
+            // All the time, so that it cannot arrive before it is known that somebody waits.
+            let mut urgent = self.lock_urgent();
+            let position = self.write(draft, true, repeated).ok_or(NotAudited)?;
+            if self.ring.is_acknowledged(position) {
+                return Ok(());
+            }
+            urgent.insert(position, arrived);
+            position
+        };
+        self.hurry.notify_one();
+        let outcome = timeout_at(until.into(), arrival).await;
+        self.lock_urgent().remove(&position);
+        match outcome {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(NotAudited),
+        }
+    }
+
+    fn write(&self, draft: &Draft<'_>, required: bool, repeated: bool) -> Option<Position> {
+        let position = self.ring.push(draft, required, repeated);
+        if self.ring.is_half_full() {
+            self.hurry.notify_one();
+        }
+        position
+    }
+
+    fn lock_urgent(&self) -> MutexGuard<'_, BTreeMap<Position, oneshot::Sender<()>>> {
+        self.urgent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Auditor for MountAuditor {
+    fn record(&self, attempt: Attempt<'_>) -> Recorded {
+        let Attempt { request, repeated, caller, file, failure, patience } = attempt;
+        let at = Timestamp::now();
+        let version_id = file.details.version_id;
+        let number = record::number(self.mount, request, version_id, failure.is_some());
+        // An open that fails gives nobody anything.
+        let required = file.details.audit == AuditMode::Required && failure.is_none();
+        let process = self.audit.processes.known(caller.pid, at);
+        let must_ask = process.is_none() && self.audit.processes.can_ask(caller.pid);
+        if !must_ask && !required {
+            let draft = Draft {
+                number,
+                at,
+                version_id,
+                caller,
+                service: file.service.as_str(),
+                target: file.target.as_str(),
+                failure: failure.as_deref().unwrap_or_default(),
+                process: process.as_deref(),
+            };
+            self.audit.write(&draft, required, repeated);
+            return Recorded::Written;
+        }
+        let opened = Opened {
+            number,
+            at,
+            version_id,
+            caller,
+            service: file.service.clone(),
+            target: file.target.clone(),
+            failure: failure.unwrap_or_default(),
+            required,
+            repeated,
+            until: Instant::now() + patience,
+        };
+        let audit = self.audit.clone();
+        Recorded::Pending(async move { opened.record(&audit, process, must_ask).await }.boxed())
+    }
+}
+
+impl Opened {
+    async fn record(
+        self,
+        audit: &Audit,
+        mut process: Option<Arc<ProcessWords>>,
+        must_ask: bool,
+    ) -> Result<(), NotAudited> {
+        /// For the last ones of all: an open that failed at its deadline is still on record with a name.
+        const LEAST: Duration = Duration::from_millis(50);
+        if must_ask {
+            let limit = self.until.saturating_duration_since(Instant::now()).max(LEAST);
+            process = audit.processes.ask(self.caller.pid, limit).await;
+        }
+        let draft = self.draft(process.as_deref());
+        if !self.required {
+            audit.write(&draft, false, self.repeated);
+            return Ok(());
+        }
+        let outcome = audit.write_and_wait(&draft, self.repeated, self.until).await;
+        if let Err(error) = outcome {
+            // The manager may have the record all the same, or get it later: this one says how it ended.
+            let reason = error.to_string();
+            let ended = Draft { number: record::failed(self.number), failure: &reason, ..draft };
+            audit.write(&ended, false, self.repeated);
+        }
+        outcome
+    }
+
+    fn draft<'a>(&'a self, process: Option<&'a ProcessWords>) -> Draft<'a> {
+        Draft {
+            number: self.number,
+            at: self.at,
+            version_id: self.version_id,
+            caller: self.caller,
+            service: self.service.as_str(),
+            target: self.target.as_str(),
+            failure: &self.failure,
+            process,
+        }
+    }
+}
+
+/// Opens of a report, for who shows or tests them.
+impl Batch {
+    /// The opens.
+    pub(crate) fn opens(&self) -> &[Open] {
+        &self.report.opens
+    }
+}

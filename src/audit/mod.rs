@@ -37,8 +37,8 @@ use self::ring::{Kept, Position};
 pub(crate) use self::seam::{Attempt, Auditor, Caller, NotAudited, Recorded};
 use crate::handover::Channel;
 
-/// A report is smaller than this, as JSON: managers take 64 KiB.
-const REPORT_MOST_BYTES: usize = 60 << 10;
+/// A report is smaller than this, as JSON: managers take 1 MiB.
+const REPORT_MOST_BYTES: usize = 900 << 10;
 
 /// The records of a node.
 pub(crate) struct Audit {
@@ -130,7 +130,8 @@ impl Audit {
                 count <= most
             });
         }
-        let mut batch = Batch { report: OpenReport { opens: vec![], lost: None, durable: false }, positions: vec![] };
+        let mut batch =
+            Batch { report: OpenReport { opens: vec![], lost: None, durable: false }, positions: vec![] };
         let mut bytes = 0;
         for Kept { position, required, words } in kept {
             let Some(open) = record::read(self.ring.log(), &words) else {
@@ -184,7 +185,12 @@ impl Audit {
     }
 
     /// Writes a record and waits until the manager has it.
-    async fn write_and_wait(&self, draft: &Draft<'_>, repeated: bool, until: Instant) -> Result<(), NotAudited> {
+    async fn write_and_wait(
+        &self,
+        draft: &Draft<'_>,
+        repeated: bool,
+        until: Instant,
+    ) -> Result<(), NotAudited> {
         let (arrived, arrival) = oneshot::channel();
         let position = {
             // All the time, so that it cannot arrive before it is known that somebody waits.

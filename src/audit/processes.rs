@@ -129,7 +129,10 @@ impl Inner {
 
 fn words(identity: &Identity) -> ProcessWords {
     let Identity { started, executable, cgroup, container } = identity;
-    ProcessWords::new(*started, [executable, cgroup, container].map(|text| text.as_deref().unwrap_or_default()))
+    ProcessWords::new(
+        *started,
+        [executable, cgroup, container].map(|text| text.as_deref().unwrap_or_default()),
+    )
 }
 
 /// Nothing is left half done by a panic, and a panic ends the process anyway.

@@ -133,7 +133,7 @@ pub(super) fn read(log: OpenLogId, words: &[u64]) -> Option<Open> {
 /// At most how many bytes a report has for it, JSON.
 pub(super) fn size(open: &Open) -> usize {
     // Names of fields, numbers and times.
-    const REST: usize = 512;
+    const REST: usize = 384;
     let escaped = |text: &str| match text.bytes().all(|byte| byte >= b' ' && byte != b'"' && byte != b'\\') {
         true => text.len(),
         // As \u0000.

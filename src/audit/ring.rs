@@ -327,6 +327,3 @@ const fn length(first: u64) -> u64 {
 
 #[cfg(test)]
 mod tests;
-
-#[cfg(test)]
-mod tests;

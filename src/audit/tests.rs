@@ -117,7 +117,7 @@ fn a_report_is_as_small_as_managers_take() {
     }
     let mut count = 0;
     while let Some(batch) = audit.next(usize::MAX, 0) {
-        assert!(serde_json::to_vec(&batch.report).expect("JSON").len() <= 64 << 10);
+        assert!(serde_json::to_vec(&batch.report).expect("JSON").len() <= 1 << 20);
         assert!(batch.opens().len() <= REPORT_MAX_OPENS);
         count += batch.opens().len();
         audit.acknowledge(batch);

@@ -173,7 +173,8 @@ async fn set_up(client: &OperatorClient, url: &Url) -> Result<NodeIdentity, Fail
     for (secret, length) in SECRETS {
         let secret: SecretName = parse(secret)?;
         calls.create_secret(&secret, &Labels::default(), NewValue::Generated(length)).await?;
-        let attach = Attach { secret, target: None, ownership: Default::default(), audit: Default::default() };
+        let attach =
+            Attach { secret, target: None, ownership: Default::default(), audit: Default::default() };
         calls.attach(&service, &attach).await?;
     }
     calls.assign(&service, &Assignment::Node(name.clone())).await?;

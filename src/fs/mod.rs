@@ -253,7 +253,14 @@ impl FileSystem {
     fn record(&self, file: &File, opened: &Result<Handle, FsError>, opener: Opener) -> Recorded {
         let Opener { request: RequestId { number, repeated }, caller, patience } = opener;
         let failure = opened.as_ref().err().map(ToString::to_string);
-        self.auditor.record(Attempt { request: number, repeated, caller, file: &file.request, failure, patience })
+        self.auditor.record(Attempt {
+            request: number,
+            repeated,
+            caller,
+            file: &file.request,
+            failure,
+            patience,
+        })
     }
 
     /// What comes of an open when it is known what came of its record.

@@ -96,7 +96,10 @@ async fn only_reading_is_opened_and_only_files_are() {
     let rig = Rig::with(1, b"value");
     assert_eq!(rig.fs.open(rig.inode(), Access::Write, REQUEST, CALLER).err(), Some(FsError::ReadOnly));
     assert_eq!(rig.fs.open(Inode::ROOT, Access::Read, REQUEST, CALLER).err(), Some(FsError::IsADirectory));
-    assert_eq!(rig.fs.open(Inode::from_u64(99), Access::Read, REQUEST, CALLER).err(), Some(FsError::NotFound));
+    assert_eq!(
+        rig.fs.open(Inode::from_u64(99), Access::Read, REQUEST, CALLER).err(),
+        Some(FsError::NotFound)
+    );
 }
 
 #[tokio::test]

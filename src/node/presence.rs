@@ -11,6 +11,7 @@ use secretfs_wire::{KeyFingerprint, ServiceName, VersionId};
 use tokio::net::UnixListener;
 use tokio::sync::{Notify, watch};
 
+use super::audit::{Reporting, report_opens};
 use super::expiry::end_with_certificate;
 use super::follow::{Follower, follow};
 use super::identity::About;
@@ -18,7 +19,6 @@ use super::preparing::{Arrival, Present, present};
 use super::renewal::keep_certificate;
 use super::source::ManagerSource;
 use super::status::{self, AuditStatus, MountStatus, NodeStatus, Shown, Trouble};
-use super::audit::{Reporting, report_opens};
 use super::usage::{Usage, report_usage};
 use crate::audit::Audit;
 use crate::cache::{Arena, ValueCache};

@@ -84,7 +84,9 @@ mod tests {
             format!(
                 "0::/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod2a.slice/cri-containerd-{ID}.scope\n"
             ),
-            format!("0::/kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-pod9.slice/crio-{ID}.scope\n"),
+            format!(
+                "0::/kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-pod9.slice/crio-{ID}.scope\n"
+            ),
             format!("0::/kubepods/burstable/pod2f0a3f3e-8d5f-4c2e-9a42-5a1f2b3c4d5e/{ID}\n"),
             // Podman, of root and of an ordinary user.
             format!("0::/machine.slice/libpod-{ID}.scope/container\n"),

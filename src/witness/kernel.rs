@@ -18,6 +18,8 @@ pub(super) fn have_one_memory(one: u32, other: u32) -> Result<bool, Errno> {
     match unsafe { libc::syscall(libc::SYS_kcmp, one, other, MEMORY, 0, 0) } {
         0 => Ok(true),
         1.. => Ok(false),
-        _ => Err(std::io::Error::last_os_error().raw_os_error().map_or(Errno::NOSYS, Errno::from_raw_os_error)),
+        _ => {
+            Err(std::io::Error::last_os_error().raw_os_error().map_or(Errno::NOSYS, Errno::from_raw_os_error))
+        }
     }
 }

@@ -65,7 +65,8 @@ impl Observer {
         let status = self.read(&thread, "status")?;
         let process = number(&status, "Tgid:").ok_or(Errno::SRCH)?;
         let process = self.open(self.proc.as_fd(), &process.to_string(), OFlags::DIRECTORY)?;
-        let (cgroup, container) = self.read(&thread, "cgroup").ok().and_then(|text| cgroup::parse(&text)).unzip();
+        let (cgroup, container) =
+            self.read(&thread, "cgroup").ok().and_then(|text| cgroup::parse(&text)).unzip();
         let identity = Identity {
             started: self.read(&process, "stat").ok().and_then(|stat| self.started(&stat)),
             executable: readlinkat(&process, "exe", Vec::new()).ok().map(|path| super::text(path.to_bytes())),

@@ -14,7 +14,7 @@ mod look;
 mod message;
 mod sandbox;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod token;
 
 use std::io;

@@ -1,6 +1,6 @@
 //! Real processes, which this one looks at as the witness does. They need root.
 
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, Read as _, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
@@ -11,6 +11,18 @@ use crate::host::test_child;
 fn observer() -> Observer {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     Observer::new(openat(CWD, "/proc", flags, Mode::empty()).expect("/proc"))
+}
+
+/// A witness on a thread of this process, for those who ask through what is returned.
+pub(crate) fn in_this_process() -> Channel {
+    let (asking, answering) = Channel::pair().expect("a channel");
+    std::thread::spawn(move || {
+        let mut observer = observer();
+        while let Ok(packet) = answering.receive() {
+            answer(&answering, &mut observer, packet.read().expect("a question"));
+        }
+    });
+    asking
 }
 
 /// A shell of another user that says that it is there, and does what it is told.
@@ -127,9 +139,9 @@ fn a_child_with_its_parents_memory_is_not_remembered() {
     let Ok(mut parent) = python.process_group(0).spawn() else {
         return tracing::warn!("no Python, so nobody forks in this way");
     };
-    let mut stdout = std::io::BufReader::new(parent.stdout.take().expect("a pipe"));
+    let mut stdout = io::BufReader::new(parent.stdout.take().expect("a pipe"));
     let mut line = String::new();
-    std::io::BufRead::read_line(&mut stdout, &mut line).expect("a process id");
+    stdout.read_line(&mut line).expect("a process id");
     let child: u32 = line.trim().parse().expect("a process id");
     let mut observer = observer();
     let of_child = observer.look_at(child).expect("it is there");

@@ -7,6 +7,7 @@
 // The workspace's rule against unwrap has its exception for #[test] functions, which these are not:
 // they use expect, and say what they expect.
 
+mod audited_opens;
 #[path = "../backends/mod.rs"]
 mod backends;
 mod backup;
@@ -29,6 +30,7 @@ mod lifecycle;
 mod limits;
 mod living_mount;
 mod network_cut;
+mod opens_in_the_log;
 mod operators;
 mod outage;
 mod ownership;
@@ -58,6 +60,7 @@ fn main() -> ExitCode {
         return harness::watch::main(path);
     }
     let trials = [
+        audited_opens::trials(),
         backup::trials(),
         canary::trials(),
         clock::trials(),
@@ -78,6 +81,7 @@ fn main() -> ExitCode {
         living_mount::trials(),
         network_cut::trials(),
         operators::trials(),
+        opens_in_the_log::trials(),
         outage::trials(),
         ownership::trials(),
         policies::trials(),

@@ -94,7 +94,12 @@ fn register_node(registry: &mut Registry, node: &NodeStatus, now: Timestamp) {
         gauge(registry, name, help, value as f64);
     }
     let unsent = node.audit.oldest_unsent.map_or(0, |oldest| now.duration_since(oldest).as_secs().max(0));
-    gauge(registry, "audit_buffered", "Opens that the manager has not on record yet", node.audit.buffered as f64);
+    gauge(
+        registry,
+        "audit_buffered",
+        "Opens that the manager has not on record yet",
+        node.audit.buffered as f64,
+    );
     seconds(registry, "audit_oldest_unsent", "For how long the oldest of them waits", unsent as f64);
     counter(registry, "audit_lost", "Opens whose records there was no room for", node.audit.lost);
     gauge(registry, "trouble", "Whether some files cannot be opened", flag(node.trouble.is_some()));

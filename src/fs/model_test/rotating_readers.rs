@@ -29,7 +29,15 @@ fn no_read_is_torn_and_no_reader_goes_back() {
     let freshness = Arc::new(freshness(DEFAULT_MAX_STALE));
     let key = InodeKey::for_node(NodeId::from_u64(1).expect("an id"));
     let layout = Layout::OneService("web".parse().expect("a name"));
-    let fs = FileSystem::new(cache, freshness, TestAuditor::new(), handles(), key, layout, Duration::from_secs(600));
+    let fs = FileSystem::new(
+        cache,
+        freshness,
+        TestAuditor::new(),
+        handles(),
+        key,
+        layout,
+        Duration::from_secs(600),
+    );
     let publish = |version| {
         let bytes = value(version);
         source.put(VersionId::from_u64(version).expect("an id"), Ok(&bytes));

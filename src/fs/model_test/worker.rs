@@ -53,7 +53,15 @@ impl Worker {
         freshness.begin();
         let key = InodeKey::for_node(NodeId::from_u64(1).expect("an id"));
         let handles = Handles::over(memory.handles.clone());
-        let fs = FileSystem::new(cache.clone(), freshness, TestAuditor::new(), handles, key, Layout::AllServices, patience);
+        let fs = FileSystem::new(
+            cache.clone(),
+            freshness,
+            TestAuditor::new(),
+            handles,
+            key,
+            Layout::AllServices,
+            patience,
+        );
         fs.update(manifest);
         Self { fs, cache, arena }
     }

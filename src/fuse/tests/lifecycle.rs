@@ -128,7 +128,15 @@ fn one_process_has_many_mounts() {
     let path = rig.scratch.path().join("web");
     fs::create_dir(&path).expect("a directory");
     let layout = Layout::OneService("web".parse().expect("a name"));
-    let flat = FileSystem::new(rig.cache.clone(), rig.freshness.clone(), TestAuditor::new(), handles(), key(), layout, NEVER);
+    let flat = FileSystem::new(
+        rig.cache.clone(),
+        rig.freshness.clone(),
+        TestAuditor::new(),
+        handles(),
+        key(),
+        layout,
+        NEVER,
+    );
     let rows = [("web", "db", target(1, 5)), ("job", "db", target(2, 5))];
     flat.update(&Arc::new(manifest(rows)));
     let mount = Mount::new(&path, Audience::Everyone, Superblock::ReadOnly).expect("a mount");

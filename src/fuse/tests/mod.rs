@@ -1,5 +1,6 @@
 //! Real mounts in the kernel, in a directory of their own each. They need /dev/fuse and root.
 
+mod audit;
 mod consistency;
 mod content;
 mod lifecycle;
@@ -40,7 +41,6 @@ pub(crate) struct Rig {
     pub(crate) cache: Arc<ValueCache>,
     pub(crate) freshness: Arc<Freshness>,
     source: Arc<TestSource>,
-    auditor: Arc<TestAuditor>,
     pub(crate) scratch: TempDir,
     pub(crate) runtime: Runtime,
     /// Where a notifier would find what it has to do, where it says what it does, and its mount.
@@ -74,11 +74,10 @@ impl Rig {
         let cache = ValueCache::new(source.clone(), 1 << 20, arena(8 << 20), runtime.handle().clone());
         let freshness = Arc::new(freshness(NEVER));
         freshness.connected();
-        let auditor = TestAuditor::new();
         let fs = FileSystem::new(
             cache.clone(),
             freshness.clone(),
-            auditor.clone(),
+            TestAuditor::new(),
             handles(),
             key(),
             Layout::AllServices,
@@ -106,19 +105,7 @@ impl Rig {
         };
         let server = serve_with(&mount, &fs, journal.clone(), &runtime, watched);
         let rig =
-            Self {
-            mount,
-            server,
-            journal,
-            fs,
-            cache,
-            freshness,
-            source,
-            auditor,
-            scratch,
-            runtime,
-            for_notifier,
-        };
+            Self { mount, server, journal, fs, cache, freshness, source, scratch, runtime, for_notifier };
         rig.publish(rows);
         rig
     }

@@ -98,9 +98,19 @@ pub(crate) struct Container {
 }
 
 impl Container {
+    /// Its id, 64 hexadecimal digits.
+    pub(crate) fn id(&self) -> &str {
+        &self.id
+    }
+
     /// Runs one more command in it.
     pub(crate) fn exec(&self, command: &[&str]) -> Outcome {
         self.engine.docker(&[&["exec", &self.id], command].concat())
+    }
+
+    /// The same, as another user.
+    pub(crate) fn exec_as(&self, user: u32, command: &[&str]) -> Outcome {
+        self.engine.docker(&[&["exec", "--user", &user.to_string(), &self.id], command].concat())
     }
 
     /// What its first process has printed.

@@ -10,11 +10,11 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
-use secretfs_wire::api::{EnvelopeRequest, JoinRequest, Joined, NodeState, Session};
+use secretfs_wire::api::{EnvelopeRequest, JoinRequest, Joined, NodeState, Open, OpenReport, Session};
+use secretfs_wire::audit::{AuditMode, EventId};
 use secretfs_wire::envelope::{DeliveryContext, NodePublicKey, SessionKey};
 use secretfs_wire::manifest::{RawService, RawTarget};
 use secretfs_wire::stream::{Change, StreamMessage};
-use secretfs_wire::audit::AuditMode;
 use secretfs_wire::{
     CaPin, EnvironmentName, JoinToken, NodeId, NodeName, Ownership, SecretBytes, SessionId, TokenSecret,
     VersionId,
@@ -39,9 +39,32 @@ pub(crate) enum Answer {
     Noise,
 }
 
+/// How a report of opens is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Recording {
+    /// It is recorded.
+    Yes,
+    /// The connection ends before it is.
+    No,
+    /// The connection ends, now and then after it was recorded, and now and then before.
+    InTrouble,
+}
+
 pub(crate) struct FakeManager {
     server: TlsServer,
     authority: Arc<Authority>,
+    opens: Arc<Opens>,
+}
+
+/// What a manager has on record.
+struct Opens {
+    recording: Mutex<Recording>,
+    reports: Mutex<usize>,
+    /// By their ids: what comes again is the same.
+    recorded: Mutex<BTreeMap<EventId, Open>>,
+    /// How many came again.
+    again: Mutex<usize>,
+    lost: Mutex<u64>,
 }
 
 struct State {
@@ -50,6 +73,7 @@ struct State {
     answers: BTreeMap<String, Answer>,
     joined: Mutex<Option<(NodeName, NodePublicKey)>>,
     session: Mutex<Option<SessionKey>>,
+    opens: Arc<Opens>,
 }
 
 impl FakeManager {
@@ -62,18 +86,46 @@ impl FakeManager {
         let authority = Arc::new(Authority::new());
         let mut services = vec![RawService { name: "web".to_owned(), targets, templates: vec![] }];
         services.extend(others);
+        let opens = Arc::new(Opens {
+            recording: Mutex::new(Recording::Yes),
+            reports: Mutex::default(),
+            recorded: Mutex::default(),
+            again: Mutex::default(),
+            lost: Mutex::default(),
+        });
         let state = Arc::new(State {
             authority: authority.clone(),
             services,
             answers: answers.iter().map(|(target, answer)| ((*target).to_owned(), answer.clone())).collect(),
             joined: Mutex::new(None),
             session: Mutex::new(None),
+            opens: opens.clone(),
         });
         let server = TlsServer::start(&authority, move |connection| {
             // A connection that breaks is the client's to complain about.
             let _ = state.serve(connection);
         });
-        Self { server, authority }
+        Self { server, authority, opens }
+    }
+
+    /// From now on reports of opens are answered so.
+    pub(crate) fn set_recording(&self, recording: Recording) {
+        *self.opens.recording.lock().expect("no panic") = recording;
+    }
+
+    /// All opens that are on record.
+    pub(crate) fn opens(&self) -> Vec<Open> {
+        self.opens.recorded.lock().expect("no panic").values().cloned().collect()
+    }
+
+    /// How many opens were told more than once.
+    pub(crate) fn told_again(&self) -> usize {
+        *self.opens.again.lock().expect("no panic")
+    }
+
+    /// How many opens the node says that it has lost.
+    pub(crate) fn lost(&self) -> u64 {
+        *self.opens.lost.lock().expect("no panic")
     }
 
     pub(crate) fn url(&self) -> String {
@@ -112,6 +164,7 @@ impl State {
                 "/v1/join" => reply_json(out, &self.join(&parse(&body)?))?,
                 "/v1/node/session" => reply_json(out, &self.open_session())?,
                 "/v1/node/envelopes" => self.envelope(out, &parse(&body)?)?,
+                "/v1/node/opens" => self.record(out, parse(&body)?)?,
                 "/v1/node/changes" => return self.stream(out),
                 _ => write!(out, "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n")?,
             }
@@ -137,6 +190,35 @@ impl State {
         let wrapped_key = key.wrap_for(node).expect("a wrapped key");
         *self.session.lock().expect("no panic") = Some(key);
         Session { session: SessionId::random(), wrapped_key, expires_in_seconds: 3600 }
+    }
+
+    fn record(&self, out: &mut Accepted, report: OpenReport) -> io::Result<()> {
+        let recording = *self.opens.recording.lock().expect("no panic");
+        let number = {
+            let mut reports = self.opens.reports.lock().expect("no panic");
+            *reports += 1;
+            *reports
+        };
+        let breaks = || Err(io::ErrorKind::ConnectionAborted.into());
+        match recording {
+            Recording::No => return breaks(),
+            Recording::InTrouble if number % 3 == 0 => return breaks(),
+            Recording::InTrouble | Recording::Yes => {}
+        }
+        let mut recorded = self.opens.recorded.lock().expect("no panic");
+        for open in report.opens {
+            if recorded.insert(open.id, open).is_some() {
+                *self.opens.again.lock().expect("no panic") += 1;
+            }
+        }
+        if let Some(lost) = report.lost {
+            *self.opens.lost.lock().expect("no panic") = lost.total;
+        }
+        drop(recorded);
+        match recording {
+            Recording::InTrouble if number % 3 == 1 => breaks(),
+            _ => reply(out, b""),
+        }
     }
 
     fn envelope(&self, out: &mut Accepted, request: &EnvelopeRequest) -> io::Result<()> {

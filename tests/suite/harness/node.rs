@@ -21,6 +21,7 @@ pub(crate) struct Holder {
     pub(crate) active: u32,
     pub(crate) standby: u32,
     pub(crate) notifier: u32,
+    pub(crate) witness: u32,
     pub(crate) refusing: bool,
 }
 
@@ -42,6 +43,7 @@ impl Holder {
             active: pid("active"),
             standby: pid("standby"),
             notifier: pid("notifier"),
+            witness: pid("witness"),
             refusing: status["refusing"] == true,
         }
     }

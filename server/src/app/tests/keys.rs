@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use secretfs_wire::api::{Assignment, Attach, EnvelopeRequest, MigrateKey, RetiredKey, RewrapStep};
-use secretfs_wire::envelope::Salt;
 use secretfs_wire::audit::AuditMode;
+use secretfs_wire::envelope::Salt;
 use secretfs_wire::{
     EnvironmentName, KeyBackendKind, KeyName, KeyReference, Ownership, SecretBytes, SessionId,
 };
@@ -222,8 +222,12 @@ async fn a_read_that_meets_a_retirement_looks_again_once() {
     let (app, web) = (&manager.app, "web".parse().expect("a name"));
     let node = manager.join("prod", "node-a", false).await;
     app.create_service(&prod(), &web).await.expect("a service");
-    let attach =
-        Attach { secret: "db".parse().expect("a name"), target: None, ownership: Ownership::default(), audit: AuditMode::default() };
+    let attach = Attach {
+        secret: "db".parse().expect("a name"),
+        target: None,
+        ownership: Ownership::default(),
+        audit: AuditMode::default(),
+    };
     app.attach(&prod(), &web, attach).await.expect("attached");
     app.assign(&prod(), &web, &Assignment::Node(node.name.clone())).await.expect("assigned");
     let delivery = app.store.delivery(&prod(), node.id, &web, &"db".parse().expect("a name")).await;

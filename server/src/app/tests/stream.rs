@@ -7,9 +7,9 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt as _};
 use jiff::{SignedDuration, Timestamp};
 use secretfs_wire::api::{Assignment, Attach, ChangeLabels};
+use secretfs_wire::audit::AuditMode;
 use secretfs_wire::manifest::RawManifest;
 use secretfs_wire::stream::{Cursor, Received, Replica, StreamMessage};
-use secretfs_wire::audit::AuditMode;
 use secretfs_wire::{Ownership, SecretBytes};
 use tokio::time::timeout;
 
@@ -86,7 +86,12 @@ impl Scene {
 }
 
 fn attach(secret: &str) -> Attach {
-    Attach { secret: secret.parse().expect("a name"), target: None, ownership: Ownership::default(), audit: AuditMode::default() }
+    Attach {
+        secret: secret.parse().expect("a name"),
+        target: None,
+        ownership: Ownership::default(),
+        audit: AuditMode::default(),
+    }
 }
 
 async fn follow(

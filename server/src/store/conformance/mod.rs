@@ -9,8 +9,8 @@ use jiff::{SignedDuration, Timestamp};
 use secretfs_wire::api::{
     Assignment, Attachment, ChangeLabels, Duplicate, Environment, HeardInstance, NodeState, TokenState,
 };
-use secretfs_wire::template::Template;
 use secretfs_wire::audit::AuditMode;
+use secretfs_wire::template::Template;
 use secretfs_wire::{
     EnvironmentName, HostFact, HostFacts, InstanceId, KeyBackendKind, KeyFingerprint, KeyReference, Labels,
     Mode, NodeId, NodeName, Ownership, SecretName, ServiceName, VersionId,
@@ -186,8 +186,12 @@ async fn attachments(store: &dyn Store) {
     let twice = store.create_service(&prod, &web, at(2)).await;
     assert!(matches!(twice, Err(StoreError::Exists { kind: "service", .. })), "{twice:?}");
 
-    let mut attachment =
-        Attachment { target: name("password"), secret: db.clone(), ownership: Ownership::default(), audit: AuditMode::Buffered };
+    let mut attachment = Attachment {
+        target: name("password"),
+        secret: db.clone(),
+        ownership: Ownership::default(),
+        audit: AuditMode::Buffered,
+    };
     store.attach(&prod, &web, &attachment, at(3)).await.expect("attached");
     let taken = Attachment { secret: api.clone(), ..attachment.clone() };
     let taken = store.attach(&prod, &web, &taken, at(3)).await;
@@ -222,8 +226,12 @@ async fn templates(store: &dyn Store) {
     let prod = environment(store, "templates").await;
     let db = secret(store, &prod, "db").await;
     let web = service(store, &prod, "web").await;
-    let attachment =
-        Attachment { target: name("password"), secret: db.clone(), ownership: Ownership::default(), audit: AuditMode::Buffered };
+    let attachment = Attachment {
+        target: name("password"),
+        secret: db.clone(),
+        ownership: Ownership::default(),
+        audit: AuditMode::Buffered,
+    };
     store.attach(&prod, &web, &attachment, at(3)).await.expect("attached");
     let set = async |target: &str, text: &str, uid: u32, seconds: i64| {
         let template = Template::parse(text).expect("a template");
@@ -303,8 +311,12 @@ async fn visibility(store: &dyn Store) {
         secret(store, scope, "db").await;
         for service_name in ["by-name", "by-label", "nowhere"] {
             let service = service(store, scope, service_name).await;
-            let attachment =
-                Attachment { target: name("db"), secret: name("db"), ownership: Ownership::default(), audit: AuditMode::Buffered };
+            let attachment = Attachment {
+                target: name("db"),
+                secret: name("db"),
+                ownership: Ownership::default(),
+                audit: AuditMode::Buffered,
+            };
             store.attach(scope, &service, &attachment, at(10)).await.expect("attached");
         }
     }
@@ -378,7 +390,12 @@ async fn revisions(store: &dyn Store) {
     expect("a secret that is attached nowhere", false).await;
     let web = service(store, &here, "web").await;
     expect("a service", true).await;
-    let attachment = Attachment { target: name("db"), secret: name("db"), ownership: Ownership::default(), audit: AuditMode::Buffered };
+    let attachment = Attachment {
+        target: name("db"),
+        secret: name("db"),
+        ownership: Ownership::default(),
+        audit: AuditMode::Buffered,
+    };
     store.attach(&here, &web, &attachment, at(1)).await.expect("attached");
     expect("an attachment", true).await;
     let owned = Attachment { ownership: Ownership { uid: 5, ..Ownership::default() }, ..attachment };

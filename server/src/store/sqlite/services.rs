@@ -1,7 +1,7 @@
 use async_trait::async_trait;
 use jiff::Timestamp;
-use secretfs_wire::audit::AuditMode;
 use secretfs_wire::api::{Assignment, Attachment, Service, ServiceDetails};
+use secretfs_wire::audit::AuditMode;
 use secretfs_wire::{EnvironmentName, SecretName, ServiceName, TargetName};
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteConnection;
@@ -121,12 +121,13 @@ impl Services for Sqlite {
         if templates::is_template(&mut transaction, service, target).await? {
             return Err(StoreError::TargetTaken { target: target.to_string() });
         }
-        let there =
-            sqlx::query("SELECT secret, uid, gid, mode, audit FROM attachments WHERE service = ? AND target = ?")
-                .bind(service)
-                .bind(target.as_str())
-                .fetch_optional(&mut *transaction)
-                .await?;
+        let there = sqlx::query(
+            "SELECT secret, uid, gid, mode, audit FROM attachments WHERE service = ? AND target = ?",
+        )
+        .bind(service)
+        .bind(target.as_str())
+        .fetch_optional(&mut *transaction)
+        .await?;
         if let Some(row) = there {
             if row.try_get::<i64, _>("secret")? != secret {
                 return Err(StoreError::TargetTaken { target: target.to_string() });

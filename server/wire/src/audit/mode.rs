@@ -45,7 +45,10 @@ impl FromStr for AuditMode {
     type Err = InvalidAuditMode;
 
     fn from_str(given: &str) -> Result<Self, InvalidAuditMode> {
-        [Self::Buffered, Self::Required].into_iter().find(|mode| mode.as_str() == given).ok_or(InvalidAuditMode)
+        [Self::Buffered, Self::Required]
+            .into_iter()
+            .find(|mode| mode.as_str() == given)
+            .ok_or(InvalidAuditMode)
     }
 }
 

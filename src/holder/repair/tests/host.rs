@@ -102,7 +102,8 @@ impl Host {
         let path = self.shared.directory("foreign");
         let key = InodeKey::for_node(NodeId::from_u64(2).expect("an id"));
         let (cache, freshness) = (self.rig.cache.clone(), self.rig.freshness.clone());
-        let fs = FileSystem::new(cache, freshness, TestAuditor::new(), handles(), key, Layout::AllServices, NEVER);
+        let fs =
+            FileSystem::new(cache, freshness, TestAuditor::new(), handles(), key, Layout::AllServices, NEVER);
         fs.update(&Arc::new(manifest([("web", "db", target(1, 7))])));
         (self.mount_at(&path, &fs), path)
     }

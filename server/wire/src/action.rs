@@ -164,6 +164,24 @@ actions! {
     FileOpen = "file.open",
     /// A node had no room to keep what was opened.
     FileLost = "file.lost",
+
+    /// Reads the audit log.
+    AuditRead = "audit.read",
+    /// Gives the audit log another key to be signed with.
+    AuditRotate = "audit.rotate",
+    /// A chain of audit records begins.
+    AuditBegin = "audit.begin",
+    /// The audit log could not be written, so that what should have been recorded was refused.
+    AuditGap = "audit.gap",
+
+    /// A manager begins to serve.
+    ManagerStart = "manager.start",
+    /// A manager ends.
+    ManagerStop = "manager.stop",
+    /// A manager's seal is opened.
+    ManagerUnlock = "manager.unlock",
+    /// A stored version does not open in the place where it is.
+    SecretDamaged = "secret.damaged",
 }
 
 impl fmt::Display for Action {

@@ -31,6 +31,8 @@ pub enum ErrorCode {
     RateLimited,
     /// The manager cannot do it now.
     Unavailable,
+    /// The manager cannot record it, and does nothing without a record.
+    AuditUnavailable,
     /// The manager failed.
     Internal,
 }

@@ -191,6 +191,21 @@ pub struct Process {
 pub struct EventId {
     /// The node's memory that it was in.
     pub log: OpenLogId,
-    /// Its number there.
+    /// Its number there. Written as text: JSON readers round large numbers.
+    #[serde(with = "as_text")]
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub number: u64,
+}
+
+mod as_text {
+    use serde::{Deserialize as _, Deserializer, Serializer, de};
+
+    pub(super) fn serialize<S: Serializer>(number: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(number)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(de::Error::custom)
+    }
 }

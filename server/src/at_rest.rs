@@ -76,14 +76,14 @@ async fn neither_a_value_nor_a_data_key_nor_the_root_key_is_on_the_disk() {
         let directory = DataDir::open(&config.data_dir).expect("a data directory");
         let sources = AutoSources::new(&config, RemoteKeys::new());
         let sealed = seal::read(&directory, &sources, |_| Ok(())).expect("a seal");
-        sources.open(&sealed, true).await.expect("the root key")
+        sources.open(&sealed, true).await.expect("the root key").0
     };
     hunted.extend(traces("the root key", root.as_key().expose_secret()));
 
     let Ok(Opening::Unlocked(manager)) = Manager::open(&config).await else { panic!("it does not open") };
-    let Manager { config, store, keys, authority } = *manager;
+    let Manager { config, store, keys, authority, audit, .. } = *manager;
     let authorizer = Arc::new(Authorizer::open(None).expect("policies"));
-    let app = App::new(config, store, keys, authority, authorizer, CancellationToken::new());
+    let app = App::new(config, store, keys, authority, authorizer, audit, CancellationToken::new());
     let (prod, db) = ("prod".parse().expect("a name"), "db".parse().expect("a name"));
     app.create_environment(CreateEnvironment {
         name: "prod".parse().expect("a name"),

@@ -3,6 +3,7 @@
 
 use jiff::Timestamp;
 use secretfs_wire::api::NodeState;
+use secretfs_wire::audit::Actor;
 use secretfs_wire::{EnvironmentName, Grant, NodeId, NodeName, OperatorName};
 
 use crate::ca::{PeerCertificate, Subject};
@@ -61,6 +62,25 @@ impl Identity {
                 }
             }
         }
+    }
+}
+
+impl Identity {
+    /// As the audit log names it.
+    pub(crate) fn actor(&self) -> Actor {
+        match self {
+            Self::Anonymous => Actor::Anonymous,
+            Self::Operator(operator) => Actor::Operator { name: operator.name.clone() },
+            Self::Node(node) => node.actor(),
+        }
+    }
+}
+
+impl NodeIdentity {
+    /// As the audit log names it.
+    pub(crate) fn actor(&self) -> Actor {
+        let Self { environment, name, id } = self;
+        Actor::Node { environment: environment.clone(), name: name.clone(), id: *id }
     }
 }
 

@@ -7,6 +7,8 @@
 //! root.sealed
 //! keys/NAME/N.key
 //! store.db         the store as it was at one moment
+//! audit.db         the audit log a moment later; a restored manager begins another chain, since the
+//!                  one that was backed up may still write this one
 //! ```
 //!
 //! A backup is made beside a running manager, and needs nothing of it. What opens the root key without
@@ -27,7 +29,7 @@ use crate::app::now;
 use crate::config::Config;
 use crate::data_dir::{self, DataDir, DataDirError};
 use crate::error::Cause;
-use crate::store::Sqlite;
+use crate::store::{Sqlite, SqliteAudit, StoreError};
 
 const FORMAT: u32 = 1;
 const ABOUT: &str = "backup.json";
@@ -113,6 +115,14 @@ pub async fn backup(
         .await
         .map_err(|error| BackupError::Store(error.into()))?;
     files.extend(sealed_files(&config.data_dir)?);
+    let audit = scratch.path().join(data_dir::AUDIT);
+    let has_audit = config.data_dir.join(data_dir::AUDIT).is_file();
+    if has_audit {
+        // After the store, which says which chain it is.
+        Sqlite::copy(&config.data_dir.join(data_dir::AUDIT), &audit)
+            .await
+            .map_err(|error| BackupError::Store(error.into()))?;
+    }
 
     let about = About { format: FORMAT, version: env!("CARGO_PKG_VERSION").to_owned(), created: now() };
     let encrypted = encryptor.wrap_output(output).map_err(BackupError::Archive)?;
@@ -122,10 +132,15 @@ pub async fn backup(
     for (path, Sealed { content, written }) in &files {
         append(&mut archive, path, content.as_slice(), content.len() as u64, *written)?;
     }
-    let failed = |source| BackupError::File { path: store.clone(), source };
-    let file = File::open(&store).map_err(failed)?;
-    let length = file.metadata().map_err(failed)?.len();
-    append(&mut archive, Path::new(data_dir::STORE), file, length, SystemTime::now())?;
+    for (name, path) in [(data_dir::STORE, &store), (data_dir::AUDIT, &audit)] {
+        if name == data_dir::AUDIT && !has_audit {
+            continue;
+        }
+        let failed = |source| BackupError::File { path: path.clone(), source };
+        let file = File::open(path).map_err(failed)?;
+        let length = file.metadata().map_err(failed)?.len();
+        append(&mut archive, Path::new(name), file, length, SystemTime::now())?;
+    }
     let encrypted = archive.into_inner().map_err(BackupError::Archive)?;
     encrypted.finish().and_then(|mut output| output.flush()).map_err(BackupError::Archive)?;
     Ok(about)
@@ -160,6 +175,12 @@ pub async fn restore(config: &Config, identities: &[u8], input: impl Read) -> Re
     Sqlite::check(&scratch.path().join(data_dir::STORE))
         .await
         .map_err(|error| BackupError::Store(error.into()))?;
+    let audit = scratch.path().join(data_dir::AUDIT);
+    if audit.is_file() {
+        let damaged = |error: StoreError| BackupError::Store(error.into());
+        Sqlite::check(&audit).await.map_err(damaged)?;
+        SqliteAudit::end_chains(&audit).await.map_err(damaged)?;
+    }
     DataDir::adopt(scratch.path(), data_dir).map_err(|error| match error {
         DataDirError::Create { path, source } => BackupError::File { path, source },
         error => BackupError::DataDir(error.into()),
@@ -248,7 +269,7 @@ fn unpack(mut archive: Archive<impl Read>, into: &Path) -> Result<About, BackupE
         if entry.header().entry_type() != EntryType::Regular || !is_ours(&path) {
             return Err(foreign("it holds"));
         }
-        let is_store = path == Path::new(data_dir::STORE);
+        let is_store = [data_dir::STORE, data_dir::AUDIT].map(Path::new).contains(&path.as_path());
         if !is_store && size > MAX_FILE_BYTES {
             return Err(foreign("it holds too large a"));
         }
@@ -295,7 +316,7 @@ fn is_ours(path: &Path) -> bool {
         })
         .collect();
     match names.as_deref() {
-        Some([name]) => *name == ABOUT || data_dir::NEEDED.contains(name),
+        Some([name]) => [ABOUT, data_dir::AUDIT].contains(name) || data_dir::NEEDED.contains(name),
         Some([keys, key, version]) => {
             *keys == data_dir::KEYS && key.parse::<secretfs_wire::KeyName>().is_ok() && is_key_file(version)
         }
@@ -350,9 +371,15 @@ mod tests {
 
     #[test]
     fn nothing_is_written_outside_of_its_place() {
-        for ours in
-            ["backup.json", "store.db", "ca.pem", "root.sealed", "keys/prod/1.key", "keys/a.key/20.key"]
-        {
+        for ours in [
+            "backup.json",
+            "store.db",
+            "audit.db",
+            "ca.pem",
+            "root.sealed",
+            "keys/prod/1.key",
+            "keys/a.key/20.key",
+        ] {
             assert!(is_ours(Path::new(ours)), "{ours}");
         }
         for foreign in [

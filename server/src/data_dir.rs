@@ -9,6 +9,7 @@
 //! ca.key.sealed    the CA's private key, sealed under the root key
 //! keys/NAME/N.key  version N of a local key, sealed under the root key
 //! store.db         the store
+//! audit.db         the audit log
 //! ```
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
@@ -30,6 +31,7 @@ const CA_CERTIFICATE: &str = "ca.pem";
 const CA_KEY: &str = "ca.key.sealed";
 pub(crate) const KEYS: &str = "keys";
 pub(crate) const STORE: &str = "store.db";
+pub(crate) const AUDIT: &str = "audit.db";
 
 /// Without one of these it is no manager's.
 pub(crate) const NEEDED: [&str; 4] = [CA_CERTIFICATE, CA_KEY, SEALED_ROOT, STORE];
@@ -133,6 +135,16 @@ impl DataDir {
 
     pub(crate) fn store(&self) -> PathBuf {
         self.path.join(STORE)
+    }
+
+    /// Where the audit log is.
+    pub(crate) fn audit(&self) -> PathBuf {
+        self.path.join(AUDIT)
+    }
+
+    /// Makes the file of an audit log, where there is none yet.
+    pub(crate) fn create_audit(&self) -> io::Result<()> {
+        write_new(&self.path, AUDIT, &[])
     }
 
     pub(crate) fn read_sealed_root(&self) -> io::Result<Option<Vec<u8>>> {

@@ -9,6 +9,7 @@ use http::{HeaderValue, StatusCode};
 use secretfs_wire::api::{ApiError, ErrorBody, ErrorCode};
 use secretfs_wire::{Action, EnvironmentName, KeyFingerprint, SecretName, ServiceName, TargetName};
 
+use crate::audit::AuditError;
 use crate::keys::{BackendFault, KeyError};
 use crate::limits::Limit;
 use crate::store::StoreError;
@@ -72,6 +73,15 @@ pub(crate) enum Error {
     /// What the caller reads of a key's failure depends on which it is.
     #[error("{}", key_message(.0))]
     Key(#[source] KeyError),
+    #[error("{}", match .was_done {
+        true => "this was done, and the manager cannot record how it ended",
+        false => "the manager cannot record this, and does nothing without a record",
+    })]
+    Unrecorded {
+        was_done: bool,
+        #[source]
+        cause: AuditError,
+    },
     #[error("the manager is sealed")]
     Sealed,
     #[error("the manager cannot do this now")]
@@ -117,6 +127,7 @@ impl Error {
             | Self::Raced { .. } => (ErrorCode::Conflict, StatusCode::CONFLICT),
             Self::Damaged { .. } => (ErrorCode::Internal, StatusCode::INTERNAL_SERVER_ERROR),
             Self::Key(error) => key_kind(error),
+            Self::Unrecorded { .. } => (ErrorCode::AuditUnavailable, StatusCode::SERVICE_UNAVAILABLE),
             Self::Superseded => (ErrorCode::Superseded, StatusCode::CONFLICT),
             Self::SessionUnknown => (ErrorCode::SessionUnknown, StatusCode::CONFLICT),
             Self::TooLarge { .. } => (ErrorCode::TooLarge, StatusCode::PAYLOAD_TOO_LARGE),
@@ -158,6 +169,7 @@ impl Error {
             Self::Key(KeyError::NotConfigured(_)) => {
                 "add its section to the manager's configuration, and restart it"
             }
+            Self::Unrecorded { .. } => "see what the manager's health says, and mend that",
             Self::Sealed => "unlock it on its host with `secretfs manager unlock`",
             Self::SessionUnknown => "begin a new session",
             Self::Exists { kind: "node", .. } => {
@@ -168,6 +180,11 @@ impl Error {
             _ => return None,
         };
         Some(hint.to_owned())
+    }
+
+    /// The kind, as the caller is told it.
+    pub(crate) fn code(&self) -> ErrorCode {
+        self.kind().0
     }
 
     /// Something that must not happen, and why it did.
@@ -199,8 +216,17 @@ impl From<StoreError> for Error {
             }
             StoreError::LastAdmin { name } => Self::LastAdmin { name },
             StoreError::OutsideScope { name, environment } => Self::OutsideScope { name, environment },
-            StoreError::Busy(_) => Self::Unavailable(Box::new(error)),
+            StoreError::Busy(_) | StoreError::Full(_) => Self::Unavailable(Box::new(error)),
             StoreError::Database(_) | StoreError::Corrupt { .. } => Self::internal(error),
+        }
+    }
+}
+
+impl From<AuditError> for Error {
+    fn from(cause: AuditError) -> Self {
+        match cause {
+            AuditError::Unfit => Self::Invalid(cause.to_string()),
+            cause => Self::Unrecorded { was_done: false, cause },
         }
     }
 }
@@ -260,6 +286,8 @@ impl IntoResponse for Error {
         if let Self::RateLimited { wait, .. } = self {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds(wait)));
         }
+        // For the record of the call.
+        response.extensions_mut().insert(code);
         response
     }
 }

@@ -11,6 +11,7 @@ mod api;
 mod app;
 #[cfg(test)]
 mod at_rest;
+mod audit;
 mod authn;
 mod authz;
 #[cfg(test)]

@@ -4,18 +4,20 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
-use secretfs_wire::{Grant, OperatorId, OperatorName, Role};
+use secretfs_wire::audit::{Actor, Event, Outcome};
+use secretfs_wire::{Action, Grant, OperatorId, OperatorName, Role};
 use zeroize::Zeroizing;
 
 use crate::app::now;
+use crate::audit::{Audit, AuditSettings, OpenAuditError};
 use crate::ca::{Authority, CertificateRequest};
 use crate::config::Config;
-use crate::data_dir::DataDir;
+use crate::data_dir::{self, DataDir};
 use crate::error::Cause;
 use crate::keys::{Keyring, LocalKeys, RemoteKeys, RootKey, remote_keys};
 use crate::seal::{self, AutoSources, SealPlan, UnlockMeans};
 use crate::sealed::SealedManager;
-use crate::store::{NewOperator, Operators as _, Sqlite, Store};
+use crate::store::{AuditLog, AuditMark as _, NewOperator, Operators as _, Sqlite, SqliteAudit, Store};
 
 const CA_KEY_LABEL: &str = "secretfs CA key v1";
 const CA_KEY_NAME: &str = "ca";
@@ -27,6 +29,9 @@ pub struct Manager {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) keys: Arc<Keyring>,
     pub(crate) authority: Arc<Authority>,
+    pub(crate) audit: Arc<Audit>,
+    /// What is to be recorded of its unlocking.
+    pub(crate) unlocked: Vec<Event>,
 }
 
 /// A manager as it is found in its data directory.
@@ -141,8 +146,10 @@ impl Manager {
         let sealed = seal::read(&directory, &sources, |root| check(&directory, root))
             .map_err(|error| OpenError::Seal(error.into()))?;
         match sources.open(&sealed, true).await {
-            Some(root) => {
-                Ok(Self::unlocked(config.clone(), directory, root, sources.into_backends()).await?.into())
+            Some((root, by)) => {
+                let event = unlocked_by(by, Outcome::Done);
+                let backends = sources.into_backends();
+                Ok(Self::unlocked(config.clone(), directory, root, backends, vec![event]).await?.into())
             }
             None => {
                 let sealed = SealedManager { config: config.clone(), directory, sources, sealed };
@@ -157,21 +164,28 @@ impl Manager {
         directory: DataDir,
         root: RootKey,
         remote: RemoteKeys,
+        unlocked: Vec<Event>,
     ) -> Result<Self, OpenError> {
         let (pem, sealed) = directory.read_ca().map_err(OpenError::Read)?;
         let pkcs8 =
             root.open(CA_KEY_LABEL, CA_KEY_NAME, &sealed).map_err(|error| OpenError::Keys(error.into()))?;
         let authority = Authority::load(pem, &pkcs8).map_err(|error| OpenError::Keys(error.into()))?;
         let store = Sqlite::open(&directory.store()).await.map_err(|error| OpenError::Store(error.into()))?;
+        let (root, authority) = (Arc::new(root), Arc::new(authority));
+        let log = audit_log(&directory, &store).await;
+        let settings = audit_settings(&config);
+        let audit = Audit::open(log, &store, Arc::clone(&authority), Arc::clone(&root), settings).await;
         Ok(Self {
             store: Arc::new(store),
+            audit: Arc::new(audit),
+            unlocked,
             keys: Arc::new(Keyring::new(
                 LocalKeys::in_files(root, Arc::new(directory))
                     .map_err(|error| OpenError::Keys(error.into()))?,
                 remote,
                 config.data_key_lifetime,
             )),
-            authority: Arc::new(authority),
+            authority,
             config,
         })
     }
@@ -184,14 +198,48 @@ impl Manager {
         let (authority, _) = Authority::create(now()).map_err(|error| InitError::Keys(error.into()))?;
         let store = Sqlite::in_memory().await.map_err(|error| InitError::Store(error.into()))?;
         let operator = first_operator(config, &authority, &store).await?;
+        let root = RootKey::generate().map_err(|error| InitError::Keys(error.into()))?;
+        let log = SqliteAudit::in_memory().await.map_err(|error| InitError::Store(error.into()))?;
+        let (log, authority): (Arc<dyn AuditLog>, _) = (Arc::new(log), Arc::new(authority));
+        let settings = audit_settings(config);
+        let audit = Audit::open(Ok(log), &store, Arc::clone(&authority), Arc::new(root), settings).await;
         let manager = Self {
             config: config.clone(),
             store: Arc::new(store),
             keys: Arc::new(Keyring::in_memory()),
-            authority: Arc::new(authority),
+            authority,
+            audit: Arc::new(audit),
+            unlocked: Vec::new(),
         };
         Ok((manager, operator))
     }
+}
+
+/// The log of a data directory; a new one for a manager that never had one.
+async fn audit_log(directory: &DataDir, store: &Sqlite) -> Result<Arc<dyn AuditLog>, OpenAuditError> {
+    let file = directory.audit();
+    if !file.exists() {
+        if store.audit_chain().await?.is_some() {
+            return Err(OpenAuditError::Missing(data_dir::AUDIT.to_owned()));
+        }
+        directory.create_audit().map_err(|error| OpenAuditError::Database(error.into()))?;
+    }
+    let log = SqliteAudit::open(&file).await.map_err(|error| OpenAuditError::Database(error.into()))?;
+    Ok(Arc::new(log))
+}
+
+fn audit_settings(config: &Config) -> AuditSettings {
+    AuditSettings {
+        checkpoint_interval: config.audit_checkpoint_interval,
+        key_lifetime: config.audit_key_lifetime,
+    }
+}
+
+/// What is recorded of an attempt to open the seal.
+pub(crate) fn unlocked_by(means: &str, outcome: Outcome) -> Event {
+    let mut event = Event::new(Action::ManagerUnlock, outcome, Actor::Manager);
+    event.reason = Some(means.to_owned());
+    event
 }
 
 /// Whether a root key is the one of this directory's manager.

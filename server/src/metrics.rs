@@ -4,6 +4,7 @@
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -11,10 +12,48 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::audit::Status;
 use crate::limits::Limit;
 
 /// The media type of [`Metrics::encode`].
 pub(crate) const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+impl AuditMetrics {
+    fn register(registry: &mut Registry) -> Self {
+        let metrics = Self::default();
+        registry.register("audit_records", "Audit records written", metrics.records.clone());
+        registry.register(
+            "audit_failures",
+            "Events that could not be recorded, so that what they are of was refused",
+            metrics.failures.clone(),
+        );
+        registry.register("audit_head", "The number of the last audit record", metrics.head.clone());
+        registry.register_with_unit(
+            "audit_checkpoint_age",
+            "How long ago the audit log was signed last",
+            Unit::Seconds,
+            metrics.checkpoint_age.clone(),
+        );
+        registry.register(
+            "audit_trouble",
+            "1 while the audit log is broken or cannot be written",
+            metrics.trouble.clone(),
+        );
+        metrics
+    }
+
+    fn look(&self, status: &Status) {
+        // They only rise, and are counted elsewhere.
+        self.records.inc_by(status.records().saturating_sub(self.records.get()));
+        self.failures.inc_by(status.failures().saturating_sub(self.failures.get()));
+        self.head.set(status.head());
+        self.trouble.set(status.trouble().is_some().into());
+        if let Some(signed) = status.last_signed() {
+            let age = Timestamp::now().duration_since(signed);
+            self.checkpoint_age.set(age.as_secs_f64().max(0.0));
+        }
+    }
+}
 
 /// All metrics of one manager.
 pub(crate) struct Metrics {
@@ -32,11 +71,22 @@ pub(crate) struct Metrics {
     limited: Family<LimitLabels, Counter>,
     nodes: Gauge,
     duplicate_nodes: Gauge,
+    audit: AuditMetrics,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct LimitLabels {
     limit: &'static str,
+}
+
+/// What the audit log is asked for when somebody reads the metrics.
+#[derive(Default)]
+struct AuditMetrics {
+    records: Counter<u64, AtomicU64>,
+    failures: Counter<u64, AtomicU64>,
+    head: Gauge<u64, AtomicU64>,
+    checkpoint_age: Gauge<f64, AtomicU64>,
+    trouble: Gauge,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -87,6 +137,7 @@ impl Metrics {
             duplicate_nodes.clone(),
         );
         registry.register("connected_nodes", "Nodes whose change stream is up here", nodes.clone());
+        let audit = AuditMetrics::register(&mut registry);
         Self {
             registry,
             requests,
@@ -98,6 +149,7 @@ impl Metrics {
             limited,
             nodes,
             duplicate_nodes,
+            audit,
         }
     }
 
@@ -117,7 +169,9 @@ impl Metrics {
         &self,
         connected_nodes: usize,
         duplicate_nodes: u64,
+        audit: &Status,
     ) -> Result<String, std::fmt::Error> {
+        self.audit.look(audit);
         self.nodes.set(i64::try_from(connected_nodes).unwrap_or(i64::MAX));
         self.duplicate_nodes.set(i64::try_from(duplicate_nodes).unwrap_or(i64::MAX));
         let mut text = String::new();

@@ -54,7 +54,7 @@ pub async fn run(
             None => return Ok(()),
         },
     };
-    let Manager { config, store, keys, authority } = manager;
+    let Manager { config, store, keys, authority, audit, unlocked } = manager;
     let certificates = Certificates::issue(Arc::clone(&authority), &config.names)
         .map_err(|error| RunError::Tls(error.into()))?;
     let tls = certificates.subscribe();
@@ -65,12 +65,13 @@ pub async fn run(
         async move { keys.sweep().await }
     });
     let following = policies.map(|directory| tokio::spawn(Arc::clone(&authorizer).follow(directory)));
-    let app = Arc::new(App::new(config, store, keys, authority, authorizer, shutdown.clone()));
+    let app = Arc::new(App::new(config, store, keys, authority, authorizer, audit, shutdown.clone()));
     let reporting = tokio::spawn({
         let app = Arc::clone(&app);
         async move { app.report_refusals().await }
     });
     let (router, _) = api::router(Arc::clone(&app));
+    app.record_start(unlocked).await;
     tracing::info!(url = %app.config.url, version = env!("CARGO_PKG_VERSION"), "the manager serves");
     tell("serves");
     if let Some(confirmation) = confirmation {
@@ -86,6 +87,7 @@ pub async fn run(
     if let Some(following) = following {
         following.abort();
     }
+    app.record_stop().await;
     tracing::info!("the manager has stopped");
     Ok(())
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use secretfs_wire::audit::{Event, Outcome};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -13,7 +14,7 @@ use crate::config::Config;
 use crate::data_dir::DataDir;
 use crate::keys::RootKey;
 use crate::listener::{self, OpenConnections, Service};
-use crate::manager::Manager;
+use crate::manager::{Manager, unlocked_by};
 use crate::metrics::Metrics;
 use crate::run::{self, RunError};
 use crate::seal::{AutoSources, Confirmation, SealedRoot, UnlockSocket, Unlocking};
@@ -59,16 +60,17 @@ pub(crate) async fn serve(
     tracing::warn!("the manager is sealed; unlock it with `secretfs manager unlock`");
 
     let mut unlocking = Unlocking::new(sealed.clone());
+    let people = unlocking.means();
     let unlocked = tokio::select! {
-        (root, confirmation) = socket.hear(&mut unlocking) => Some((root, Some(confirmation))),
-        root = try_again(&sources, &sealed) => Some((root, None)),
+        (root, confirmation) = socket.hear(&mut unlocking) => Some((root, people, Some(confirmation))),
+        (root, means) = try_again(&sources, &sealed) => Some((root, means, None)),
         () = open.accept(listener, service, &sealed_until) => None,
         () = renewal => None,
     };
     drop(socket);
     sealed_until.cancel();
     let deadline = config.shutdown_deadline;
-    let Some((root, confirmation)) = unlocked else {
+    let Some((root, means, confirmation)) = unlocked else {
         open.end(deadline).await;
         tracing::info!("the manager has stopped, sealed");
         return Ok(None);
@@ -76,17 +78,24 @@ pub(crate) async fn serve(
     // Whoever still has a connection need not be waited for.
     tokio::spawn(open.end(deadline));
     tracing::info!("the manager is unlocked");
-    let manager =
-        Manager::unlocked(config, directory, root, sources.into_backends()).await.map_err(RunError::Open)?;
+    let mut events = Vec::new();
+    if unlocking.failures() > 0 {
+        let refused = unlocked_by(people, Outcome::Denied);
+        events.push(Event { count: Some(unlocking.failures().into()), ..refused });
+    }
+    events.push(unlocked_by(means, Outcome::Done));
+    let manager = Manager::unlocked(config, directory, root, sources.into_backends(), events)
+        .await
+        .map_err(RunError::Open)?;
     Ok(Some((manager, confirmation)))
 }
 
-/// The root key, once something gives it that needs no operator.
-async fn try_again(sources: &AutoSources, sealed: &SealedRoot) -> RootKey {
+/// The root key, once something gives it that needs no operator, and what that is.
+async fn try_again(sources: &AutoSources, sealed: &SealedRoot) -> (RootKey, &'static str) {
     loop {
         tokio::time::sleep(AGAIN).await;
-        if let Some(root) = sources.open(sealed, false).await {
-            return root;
+        if let Some(opened) = sources.open(sealed, false).await {
+            return opened;
         }
     }
 }

@@ -21,19 +21,26 @@ use tower::ServiceExt as _;
 use utoipa::openapi::OpenApi;
 
 use crate::app::App;
+use crate::audit::{Audit, AuditSettings};
 use crate::authn::{Identity, NodeIdentity, OperatorIdentity};
 use crate::authz::Authorizer;
 use crate::ca::{PeerCertificate, Subject};
 use crate::config::{RawConfig, RawLimitsConfig};
-use crate::keys::{Keyring, LocalKeys, RemoteKeys};
+use crate::keys::{Keyring, LocalKeys, RemoteKeys, RootKey};
 use crate::listener::PeerAddress;
 use crate::manager::Manager;
-use crate::store::{NewEnrolment, NewNode};
+use crate::store::{AuditLog, NewEnrolment, NewNode, Sqlite, SqliteAudit};
+
+mod faulty_log;
+
+pub(crate) use faulty_log::FaultyLog;
 
 /// A manager to call.
 pub(crate) struct TestManager {
     pub(crate) app: Arc<App>,
     pub(crate) document: Arc<OpenApi>,
+    /// Where its audit records go.
+    pub(crate) log: Arc<FaultyLog>,
     router: Router,
 }
 
@@ -82,11 +89,23 @@ impl TestManager {
         let (manager, _) =
             Manager::in_memory(&raw.check().expect("a configuration")).await.expect("a manager");
         let Manager { config, store, authority, .. } = manager;
+        let log = Arc::new(FaultyLog::new(SqliteAudit::in_memory().await.expect("a log")));
+        let dynamic: Arc<dyn AuditLog> = Arc::clone(&log) as _;
+        // Of its own, since the manager's store has its manager's.
+        let mark = Sqlite::in_memory().await.expect("a store");
+        let settings = AuditSettings {
+            checkpoint_interval: config.audit_checkpoint_interval,
+            key_lifetime: config.audit_key_lifetime,
+        };
+        let root = Arc::new(RootKey::generate().expect("a key"));
+        let audit = Audit::open(Ok(dynamic), &mark, Arc::clone(&authority), root, settings).await;
+        let audit = Arc::new(audit);
         let keys = Arc::new(Keyring::new(LocalKeys::in_memory(), remote, Duration::ZERO));
         let authorizer = Arc::new(Authorizer::open(policies).expect("policies"));
-        let app = Arc::new(App::new(config, store, keys, authority, authorizer, CancellationToken::new()));
+        let stopping = CancellationToken::new();
+        let app = Arc::new(App::new(config, store, keys, authority, authorizer, audit, stopping));
         let (router, document) = crate::api::router(Arc::clone(&app));
-        let manager = Self { app, document, router };
+        let manager = Self { app, document, log, router };
         manager.log_in("admin", 1).await;
         for environment in ["prod", "dev"] {
             let name = environment.parse().expect("a name");

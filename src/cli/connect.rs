@@ -14,6 +14,8 @@ use crate::client::{CertificateSummary, EnvironmentClient, OperatorClient, Opera
 pub(super) struct Operator {
     /// The connection.
     pub(super) client: OperatorClient,
+    /// Where the manager is.
+    pub(super) manager: Url,
     environment: Option<EnvironmentName>,
 }
 
@@ -25,7 +27,7 @@ impl Operator {
             Failure::usage("no manager is configured").hint("log in with `secretfs login`, or set SECRETFS_CONFIG to the file that `secretfs manager init` or `secretfs dev` named")
         })?;
         let (credentials, identity_file) = credentials::load(file)?;
-        let client = OperatorClient::new(manager, &credentials)?;
+        let client = OperatorClient::new(manager.clone(), &credentials)?;
         if let Some(certificate) = CertificateSummary::of(&credentials.certificate) {
             refuse_ended(&certificate)?;
             let renewal = Renewal::new(client.clone(), identity_file, certificate);
@@ -33,7 +35,7 @@ impl Operator {
             let _ = global.renewal.set(renewal);
         }
         let environment = global.environment.clone().or_else(|| section.environment.clone());
-        Ok(Self { client, environment })
+        Ok(Self { client, manager, environment })
     }
 
     /// The environment that was named, if one was.

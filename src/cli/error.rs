@@ -85,8 +85,10 @@ impl From<ClientError> for Failure {
             ClientError::Refused(refusal) => match refusal.code {
                 ErrorCode::NotFound => Exit::NotFound,
                 ErrorCode::Denied | ErrorCode::Unauthenticated | ErrorCode::PendingApproval => Exit::Denied,
-                // Worth another try in both cases, and of no use at once.
-                ErrorCode::Unavailable | ErrorCode::RateLimited => Exit::Unreachable,
+                // Worth another try in all cases, and of no use at once.
+                ErrorCode::Unavailable | ErrorCode::AuditUnavailable | ErrorCode::RateLimited => {
+                    Exit::Unreachable
+                }
                 ErrorCode::Invalid
                 | ErrorCode::Conflict
                 | ErrorCode::Superseded

@@ -1,5 +1,6 @@
 //! The command line: words and forms as Docker's, one module a noun.
 
+mod audit;
 mod completions;
 mod config;
 mod connect;
@@ -133,6 +134,9 @@ enum Command {
     /// Who may do what: the policies that decide, and why they decide as they do
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
+    /// The audit log: look at it, verify it, export it
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
     /// Nodes: join, run, approve, revoke
     #[command(subcommand)]
     Node(node::NodeCommand),
@@ -192,6 +196,7 @@ async fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Service(command) => service::run(command, &global, file()?).await,
         Command::Key(command) => key::run(command, &global, file()?).await,
         Command::Policy(command) => policy::run(command, &global, file()?).await,
+        Command::Audit(command) => audit::run(command, &global, file()?).await,
         Command::Node(command) => node::run(command, &global, file()?).await,
         Command::Operator(command) => operator::run(command, &global, file()?).await,
         Command::Login(args) => login::login(args, &global).await,

@@ -122,6 +122,17 @@ impl Http {
         }
     }
 
+    /// GETs a stream: only the wait for its beginning is bounded here.
+    pub(super) async fn get_stream(
+        &self,
+        path: &[&str],
+        query: &[(&str, String)],
+    ) -> Result<Response, ClientError> {
+        let answer = success(self.client.get(self.url(path)).query(query));
+        let silent = || ClientError::Unreachable { reason: "no answer in time".to_owned() };
+        tokio::time::timeout(self.timeout, answer).await.unwrap_or_else(|_| Err(silent()))
+    }
+
     /// A stream broke, and with it most likely its connection.
     pub(super) fn broke(&self) {
         self.link.set_up(false);

@@ -2,6 +2,7 @@
 //! `reqwest`.
 
 mod admission;
+mod audit;
 mod certificate;
 mod clock;
 mod error;
@@ -13,6 +14,7 @@ mod operators;
 mod tls;
 
 pub(crate) use admission::{Admission, join, login};
+pub(crate) use audit::AuditExtent;
 pub(crate) use certificate::{CertificateRequest, CertificateSummary, certificate_end};
 pub(crate) use clock::{ManagerClock, describe as describe_clock};
 pub(crate) use error::ClientError;

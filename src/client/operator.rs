@@ -35,7 +35,7 @@ pub(crate) enum NewValue {
 /// An operator's calls.
 #[derive(Clone)]
 pub(crate) struct OperatorClient {
-    http: Http,
+    pub(super) http: Http,
 }
 
 impl OperatorClient {

@@ -7,6 +7,7 @@
 // The workspace's rule against unwrap has its exception for #[test] functions, which these are not:
 // they use expect, and say what they expect.
 
+mod audit;
 mod audited_opens;
 #[path = "../backends/mod.rs"]
 mod backends;
@@ -60,6 +61,7 @@ fn main() -> ExitCode {
         return harness::watch::main(path);
     }
     let trials = [
+        audit::trials(),
         audited_opens::trials(),
         backup::trials(),
         canary::trials(),

@@ -17,11 +17,13 @@ use crate::app::App;
 use crate::error::Error;
 
 const JSON_MAX_BYTES: usize = 64 * 1024;
+/// As many opens as one report tells, with long paths.
+pub(super) const REPORT_MAX_BYTES: usize = 1024 * 1024;
 
-/// A JSON body of at most 64 KiB.
-pub(super) struct Json<T>(pub(super) T);
+/// A JSON body of at most 64 KiB, or of what is said.
+pub(super) struct Json<T, const MOST: usize = JSON_MAX_BYTES>(pub(super) T);
 
-impl<T: DeserializeOwned> FromRequest<Arc<App>> for Json<T> {
+impl<T: DeserializeOwned, const MOST: usize> FromRequest<Arc<App>> for Json<T, MOST> {
     type Rejection = Error;
 
     async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, Error> {
@@ -32,7 +34,7 @@ impl<T: DeserializeOwned> FromRequest<Arc<App>> for Json<T> {
         if !is_json {
             return Err(Error::Invalid("this call takes a body of application/json".to_owned()));
         }
-        let bytes = read(request, JSON_MAX_BYTES, app.config.request_timeout).await?;
+        let bytes = read(request, MOST, app.config.request_timeout).await?;
         // Where it is wrong, not what stands there: a join token may.
         serde_json::from_slice(&bytes).map(Self).map_err(|error| {
             let (line, column) = (error.line(), error.column());

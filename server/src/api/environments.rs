@@ -8,6 +8,7 @@ use secretfs_wire::api::{CreateEnvironment, Environment};
 
 use super::body::Json;
 use super::extract::{Asker, InEnvironment, Path};
+use super::layers::Details;
 use crate::app::App;
 use crate::authz::Resource;
 use crate::error::Error;
@@ -31,8 +32,13 @@ pub(super) async fn list(
     responses((status = 201, body = Environment)))]
 pub(super) async fn create(
     State(app): State<Arc<App>>,
+    details: Details,
     Json(asked): Json<CreateEnvironment>,
 ) -> Result<(StatusCode, Answer<Environment>), Error> {
+    details.note(|noted| {
+        noted.environment = Some(asked.name.clone());
+        noted.object.key = asked.key_name.clone();
+    });
     Ok((StatusCode::CREATED, Answer(app.create_environment(asked).await?)))
 }
 

@@ -12,6 +12,7 @@ use utoipa::IntoParams;
 
 use super::body::{Json, Value};
 use super::extract::{InEnvironment, Path};
+use super::layers::Details;
 use crate::app::App;
 use crate::error::Error;
 
@@ -55,8 +56,13 @@ pub(super) async fn rotate(
 pub(super) async fn migrate(
     State(app): State<Arc<App>>,
     Path(at): Path<InEnvironment>,
+    details: Details,
     Json(asked): Json<MigrateKey>,
 ) -> Result<Answer<Environment>, Error> {
+    details.note(|noted| {
+        noted.object.key = asked.key_name.clone();
+        noted.text = Some(format!("to {}", asked.to));
+    });
     app.migrate_key(&at.environment, asked).await.map(Answer)
 }
 

@@ -2,6 +2,7 @@
 
 #![allow(unused_qualifications, reason = "utoipa's derive writes out the paths that it is given")]
 
+mod audit;
 mod body;
 mod environments;
 mod extract;
@@ -100,6 +101,11 @@ fn table() -> Vec<(Action, Routes)> {
         (Action::NodeFetch, routes!(node::envelope)),
         (Action::NodeRenew, routes!(node::renew)),
         (Action::NodeReport, routes!(node::usage)),
+        (Action::NodeAudit, routes!(node::opens)),
+        (Action::AuditRead, routes!(audit::all)),
+        (Action::AuditRead, routes!(audit::of_environment)),
+        (Action::AuditRead, routes!(audit::checkpoint)),
+        (Action::AuditRotate, routes!(audit::rotate)),
     ]
 }
 

@@ -11,14 +11,15 @@ use futures::StreamExt as _;
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
 use secretfs_wire::api::{
-    EnvelopeRequest, JSON_LINES, JoinRequest, Joined, OCTET_STREAM, RenewRequest, Renewed, Session,
-    UsageReport,
+    EnvelopeRequest, JSON_LINES, JoinRequest, Joined, OCTET_STREAM, OpenReport, RenewRequest, Renewed,
+    Session, UsageReport,
 };
 use secretfs_wire::stream::{Follow, StreamMessage};
 
-use super::body::Json;
+use super::body::{Json, REPORT_MAX_BYTES};
 use super::extract::Caller;
-use crate::app::App;
+use super::layers::Details;
+use crate::app::{App, Envelope};
 use crate::error::Error;
 use crate::listener::PeerAddress;
 
@@ -27,10 +28,17 @@ use crate::listener::PeerAddress;
 pub(super) async fn join(
     State(app): State<Arc<App>>,
     address: Option<Extension<PeerAddress>>,
+    details: Details,
     Json(asked): Json<JoinRequest>,
 ) -> Result<(StatusCode, Answer<Joined>), Error> {
     let address = address.map(|Extension(PeerAddress(address))| address);
-    Ok((StatusCode::CREATED, Answer(app.join(asked, address).await?)))
+    details.note(|noted| noted.object.node = Some(asked.name.clone()));
+    let joined = app.join(asked, address).await?;
+    details.note(|noted| {
+        noted.environment = Some(joined.environment.clone());
+        noted.text = Some(format!("id {}", joined.id));
+    });
+    Ok((StatusCode::CREATED, Answer(joined)))
 }
 
 #[utoipa::path(post, path = "/v1/node/session", responses((status = 200, body = Session)))]
@@ -57,9 +65,15 @@ pub(super) async fn changes(
 pub(super) async fn envelope(
     State(app): State<Arc<App>>,
     Caller { node, .. }: Caller,
+    details: Details,
     Json(asked): Json<EnvelopeRequest>,
 ) -> Result<Response, Error> {
-    let envelope = app.envelope(&node, &asked).await?;
+    details.note(|noted| {
+        noted.object.service = Some(asked.service.clone());
+        noted.object.target = Some(asked.target.clone());
+    });
+    let Envelope { sealed: envelope, secret, version } = app.envelope(&node, &asked).await?;
+    details.note(|noted| (noted.object.secret, noted.object.version) = (Some(secret), Some(version)));
     Ok(([(CONTENT_TYPE, OCTET_STREAM)], envelope).into_response())
 }
 
@@ -71,6 +85,18 @@ pub(super) async fn renew(
     Json(asked): Json<RenewRequest>,
 ) -> Result<Answer<Renewed>, Error> {
     app.renew(&node, &asked).await.map(Answer)
+}
+
+#[utoipa::path(post, path = "/v1/node/opens", request_body = OpenReport, responses((status = 204)))]
+pub(super) async fn opens(
+    State(app): State<Arc<App>>,
+    Caller { node, .. }: Caller,
+    address: Option<Extension<PeerAddress>>,
+    Json(report): Json<OpenReport, REPORT_MAX_BYTES>,
+) -> Result<StatusCode, Error> {
+    let address = address.map(|Extension(PeerAddress(address))| address);
+    app.record_opens(&node, address, report).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 #[utoipa::path(post, path = "/v1/node/usage", request_body = UsageReport, responses((status = 204)))]

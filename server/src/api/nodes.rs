@@ -9,6 +9,7 @@ use secretfs_wire::api::{ApproveNode, ChangeLabels, CreateToken, CreatedToken, N
 
 use super::body::Json;
 use super::extract::{InEnvironment, OfNode, Path};
+use super::layers::Details;
 use crate::app::App;
 use crate::error::Error;
 
@@ -61,9 +62,12 @@ pub(super) async fn revoke(
 pub(super) async fn label(
     State(app): State<Arc<App>>,
     Path(at): Path<OfNode>,
+    details: Details,
     Json(change): Json<ChangeLabels>,
 ) -> Result<Answer<Node>, Error> {
-    app.label_node(&at.environment, &at.node, &change).await.map(Answer)
+    let node = app.label_node(&at.environment, &at.node, &change).await?;
+    details.note(|noted| noted.text = Some(format!("labels {}", node.labels)));
+    Ok(Answer(node))
 }
 
 #[utoipa::path(get, path = "/v1/environments/{environment}/tokens", params(InEnvironment),
@@ -80,7 +84,12 @@ pub(super) async fn tokens(
 pub(super) async fn create_token(
     State(app): State<Arc<App>>,
     Path(at): Path<InEnvironment>,
+    details: Details,
     Json(asked): Json<CreateToken>,
 ) -> Result<(StatusCode, Answer<CreatedToken>), Error> {
+    details.note(|noted| {
+        let approval = if asked.approval { "with" } else { "without" };
+        noted.text = Some(format!("for {} seconds, {approval} approval", asked.ttl_seconds));
+    });
     Ok((StatusCode::CREATED, Answer(app.create_token(&at.environment, asked).await?)))
 }

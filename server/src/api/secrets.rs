@@ -10,6 +10,7 @@ use utoipa::IntoParams;
 
 use super::body::{Json, Value};
 use super::extract::{InEnvironment, OfSecret, Path, Query};
+use super::layers::Details;
 use crate::app::{App, Length, NewValue};
 use crate::error::Error;
 
@@ -48,6 +49,7 @@ pub(super) async fn create(
     State(app): State<Arc<App>>,
     Path(at): Path<OfSecret>,
     Query(query): Query<Creation>,
+    details: Details,
     Value(value): Value,
 ) -> Result<(StatusCode, Answer<Secret>), Error> {
     let labels = query
@@ -56,6 +58,7 @@ pub(super) async fn create(
         .map_err(|error: secretfs_wire::InvalidLabel| Error::Invalid(error.to_string()))?;
     let value = new_value(value, query.generate)?;
     let secret = app.create_secret(&at.environment, at.secret, labels, value).await?;
+    details.note(|noted| noted.object.version = Some(secret.current));
     Ok((StatusCode::CREATED, Answer(secret)))
 }
 
@@ -85,10 +88,13 @@ pub(super) async fn rotate(
     State(app): State<Arc<App>>,
     Path(at): Path<OfSecret>,
     Query(query): Query<Rotation>,
+    details: Details,
     Value(value): Value,
 ) -> Result<(StatusCode, Answer<Rotated>), Error> {
     let value = new_value(value, query.generate)?;
-    Ok((StatusCode::CREATED, Answer(app.rotate_secret(&at.environment, &at.secret, value).await?)))
+    let rotated = app.rotate_secret(&at.environment, &at.secret, value).await?;
+    details.note(|noted| noted.object.version = Some(rotated.secret.current));
+    Ok((StatusCode::CREATED, Answer(rotated)))
 }
 
 #[utoipa::path(post, path = "/v1/environments/{environment}/secrets/{secret}/rollback",
@@ -96,9 +102,12 @@ pub(super) async fn rotate(
 pub(super) async fn roll_back(
     State(app): State<Arc<App>>,
     Path(at): Path<OfSecret>,
+    details: Details,
     Json(asked): Json<Rollback>,
 ) -> Result<Answer<Rotated>, Error> {
-    app.roll_back_secret(&at.environment, &at.secret, asked).await.map(Answer)
+    let rotated = app.roll_back_secret(&at.environment, &at.secret, asked).await?;
+    details.note(|noted| noted.object.version = Some(rotated.secret.current));
+    Ok(Answer(rotated))
 }
 
 fn new_value(given: Option<SecretBytes>, generate: Option<usize>) -> Result<NewValue, Error> {

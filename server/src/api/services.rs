@@ -4,12 +4,13 @@ use axum::Json as Answer;
 use axum::extract::State;
 use http::StatusCode;
 use secretfs_wire::api::{Assignment, Attach, Attachment, Service, ServiceDetails};
-use secretfs_wire::{EnvironmentName, NodeName, SecretName, Selector, ServiceName, TargetName};
+use secretfs_wire::{EnvironmentName, NodeName, Ownership, SecretName, Selector, ServiceName, TargetName};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::body::Json;
 use super::extract::{InEnvironment, OfService, Path, Query};
+use super::layers::Details;
 use crate::app::App;
 use crate::error::Error;
 
@@ -91,8 +92,16 @@ pub(super) async fn remove(
 pub(super) async fn attach(
     State(app): State<Arc<App>>,
     Path(at): Path<OfService>,
+    details: Details,
     Json(asked): Json<Attach>,
 ) -> Result<Answer<Attachment>, Error> {
+    details.note(|noted| {
+        let Attach { secret, target, .. } = &asked;
+        noted.object.secret = Some(secret.clone());
+        noted.object.target = Some(target.clone().unwrap_or_else(|| TargetName::from(secret.clone())));
+        let Ownership { uid, gid, mode } = asked.ownership;
+        noted.text = Some(format!("uid {uid}, gid {gid}, mode {mode}"));
+    });
     app.attach(&at.environment, &at.service, asked).await.map(Answer)
 }
 
@@ -101,8 +110,10 @@ pub(super) async fn attach(
 pub(super) async fn detach(
     State(app): State<Arc<App>>,
     Path(at): Path<OfAttachment>,
+    details: Details,
     Query(query): Query<Detachment>,
 ) -> Result<StatusCode, Error> {
+    details.note(|noted| noted.object.target = query.target.clone());
     app.detach(&at.environment, &at.service, &at.secret, query.target.as_ref()).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -113,8 +124,10 @@ pub(super) async fn detach(
 pub(super) async fn assign(
     State(app): State<Arc<App>>,
     Path(at): Path<OfService>,
+    details: Details,
     Json(assignment): Json<Assignment>,
 ) -> Result<(StatusCode, Answer<Assignment>), Error> {
+    note(&details, &assignment);
     let new = app.assign(&at.environment, &at.service, &assignment).await?;
     Ok((if new { StatusCode::CREATED } else { StatusCode::OK }, Answer(assignment)))
 }
@@ -124,6 +137,7 @@ pub(super) async fn assign(
 pub(super) async fn unassign(
     State(app): State<Arc<App>>,
     Path(at): Path<OfService>,
+    details: Details,
     Query(query): Query<Unassignment>,
 ) -> Result<StatusCode, Error> {
     let assignment = match (query.node, query.selector) {
@@ -131,6 +145,15 @@ pub(super) async fn unassign(
         (None, Some(selector)) => Assignment::Selector(selector),
         _ => return Err(Error::Invalid("name either a node or a selector".to_owned())),
     };
+    note(&details, &assignment);
     app.unassign(&at.environment, &at.service, &assignment).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Where it is to run, or not to run, for the record.
+fn note(details: &Details, assignment: &Assignment) {
+    details.note(|noted| match assignment {
+        Assignment::Node(node) => noted.object.node = Some(node.clone()),
+        Assignment::Selector(selector) => noted.text = Some(format!("selector {selector}")),
+    });
 }

@@ -29,7 +29,8 @@ pub(super) async fn health(State(app): State<Arc<App>>) -> (StatusCode, Answer<H
     responses((status = 200, body = String, content_type = "application/openmetrics-text")))]
 pub(super) async fn metrics(State(app): State<Arc<App>>) -> Result<Response, Error> {
     let duplicates = app.store.duplicate_nodes().await?;
-    let text = app.metrics.encode(app.connected_nodes(), duplicates).map_err(Error::internal)?;
+    let text = app.metrics.encode(app.connected_nodes(), duplicates, app.audit.status());
+    let text = text.map_err(Error::internal)?;
     Ok(([(CONTENT_TYPE, OPENMETRICS)], text).into_response())
 }
 

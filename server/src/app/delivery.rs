@@ -12,6 +12,13 @@ use crate::error::Error;
 use crate::keys::{self, KeyError, SealedVersion, VersionContext};
 use crate::store::Delivery;
 
+/// A version, sealed for one request, and which it is.
+pub(crate) struct Envelope {
+    pub(crate) sealed: Vec<u8>,
+    pub(crate) secret: SecretName,
+    pub(crate) version: u64,
+}
+
 impl App {
     /// Begins a session: a fresh key, wrapped to the key that the node joined with.
     pub(crate) async fn open_session(&self, node: &NodeIdentity) -> Result<Session, Error> {
@@ -35,7 +42,7 @@ impl App {
         &self,
         node: &NodeIdentity,
         asked: &EnvelopeRequest,
-    ) -> Result<Vec<u8>, Error> {
+    ) -> Result<Envelope, Error> {
         let session =
             self.sessions.key(node.id, asked.session, Instant::now()).ok_or(Error::SessionUnknown)?;
         let (delivery, value) = self.delivered(node, asked).await?;
@@ -49,7 +56,8 @@ impl App {
             version_id: delivery.id,
             ownership: delivery.ownership,
         };
-        session.seal(asked.salt, context, &value).map_err(Error::internal)
+        let sealed = session.seal(asked.salt, context, &value).map_err(Error::internal)?;
+        Ok(Envelope { sealed, secret: delivery.secret, version: delivery.number })
     }
 
     /// What is at a target now, and its value.
@@ -93,24 +101,25 @@ impl App {
         sealed: &SealedVersion,
     ) -> Result<SecretBytes, Error> {
         let context = VersionContext { environment, secret, number };
-        keys::open(&self.keys, context, sealed).await.map_err(|error| match error {
-            KeyError::Refused => {
-                self.report_damage(environment, secret, number, &error);
-                Error::Damaged { secret: secret.clone(), version: number }
+        match keys::open(&self.keys, context, sealed).await {
+            Err(error @ KeyError::Refused) => {
+                self.report_damage(environment, secret, number, &error).await?;
+                Err(Error::Damaged { secret: secret.clone(), version: number })
             }
-            error => error.into(),
-        })
+            opened => Ok(opened?),
+        }
     }
 
     /// Somebody has changed the store beside the manager, or it is damaged.
-    pub(super) fn report_damage(
+    pub(super) async fn report_damage(
         &self,
         environment: &EnvironmentName,
         secret: &SecretName,
         version: u64,
         error: &KeyError,
-    ) {
+    ) -> Result<(), Error> {
         self.metrics.refused_versions.inc();
         tracing::error!(%environment, %secret, version, %error, "a stored version is refused");
+        self.record_damage(environment, secret, version).await
     }
 }

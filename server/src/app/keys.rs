@@ -150,7 +150,7 @@ impl App {
             match answer {
                 Ok(data_key) => opened.push((of, context, data_key)),
                 Err(error @ (KeyError::Refused | KeyError::Missing(_))) => {
-                    self.report_damage(environment, &of.secret, of.number, &error);
+                    self.report_damage(environment, &of.secret, of.number, &error).await?;
                     refused.push(RefusedVersion { secret: of.secret.clone(), version: of.number });
                 }
                 Err(error) => return Err(error.into()),

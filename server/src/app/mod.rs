@@ -8,8 +8,10 @@ mod instances;
 mod join;
 mod keys;
 mod nodes;
+mod opens;
 mod operators;
 mod presence;
+mod record;
 mod refusals;
 mod secrets;
 mod services;
@@ -26,6 +28,7 @@ use jiff::{SignedDuration, Timestamp};
 use secretfs_wire::api::{Health, HealthState};
 use tokio_util::sync::CancellationToken;
 
+use crate::audit::Audit;
 use crate::authz::Authorizer;
 use crate::ca::Authority;
 use crate::config::Config;
@@ -41,6 +44,7 @@ use presence::Presence;
 use sessions::Sessions;
 use usage::Usage;
 
+pub(crate) use delivery::Envelope;
 pub(crate) use generate::Length;
 pub(crate) use instances::Speaker;
 pub(crate) use operators::{draw_enrolment, shown_once};
@@ -56,6 +60,7 @@ pub(crate) struct App {
     pub(crate) keys: Arc<Keyring>,
     pub(crate) authority: Arc<Authority>,
     pub(crate) authorizer: Arc<Authorizer>,
+    pub(crate) audit: Arc<Audit>,
     pub(crate) metrics: Metrics,
     pub(crate) limits: Limits,
     /// Cancelled when the manager shuts down: streams end, and load balancers look elsewhere.
@@ -74,6 +79,7 @@ impl App {
         keys: Arc<Keyring>,
         authority: Arc<Authority>,
         authorizer: Arc<Authorizer>,
+        audit: Arc<Audit>,
         stopping: CancellationToken,
     ) -> Self {
         Self {
@@ -89,6 +95,7 @@ impl App {
             keys,
             authority,
             authorizer,
+            audit,
             stopping,
         }
     }
@@ -110,6 +117,9 @@ impl App {
         if let Err(error) = self.keys.health().await {
             tracing::error!(%error, "the keys cannot be used");
             return health(HealthState::Unhealthy, Some("the keys cannot be used"));
+        }
+        if let Some(trouble) = self.audit.status().trouble() {
+            return health(HealthState::Unhealthy, Some(&trouble));
         }
         health(HealthState::Healthy, None)
     }

@@ -1,8 +1,11 @@
 use std::time::Duration;
 
+use secretfs_wire::Action;
+use secretfs_wire::audit::{Actor, Event, Outcome};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::{App, now};
+use crate::ca::Subject;
 use crate::error::Error;
 use crate::limits::{Limit, Limited, Refused};
 
@@ -26,7 +29,9 @@ impl App {
                 _ = ticks.tick() => false,
                 () = self.stopping.cancelled() => true,
             };
-            self.limits.refusals().take().iter().for_each(|refused| self.rate_limited(refused));
+            for refused in self.limits.refusals().take() {
+                self.rate_limited(refused).await;
+            }
             if stops {
                 return;
             }
@@ -34,9 +39,22 @@ impl App {
     }
 
     /// Requests of one caller were refused in the last minute.
-    fn rate_limited(&self, refused: &Refused) {
+    async fn rate_limited(&self, refused: Refused) {
         let Refused { limit, caller, since, times } = refused;
-        let caller = caller.as_ref().map_or_else(|| "many".to_owned(), ToString::to_string);
-        tracing::warn!(caller, limit = limit.as_str(), %since, times, "requests were refused: too many");
+        let of = caller.as_ref().map_or_else(|| "many".to_owned(), ToString::to_string);
+        tracing::warn!(caller = of, limit = limit.as_str(), %since, times, "requests were refused: too many");
+        let mut event = Event::new(Action::CallerLimit, Outcome::Denied, Actor::Anonymous);
+        (event.count, event.happened) = (Some(times), Some(since));
+        event.reason = Some(limit.as_str().to_owned());
+        match caller {
+            Some(Limited::Subject(Subject::Operator { name, .. })) => event.actor = Actor::Operator { name },
+            Some(Limited::Subject(Subject::Node { environment, name, id })) => {
+                event.environment = Some(environment.clone());
+                event.actor = Actor::Node { environment, name, id };
+            }
+            Some(Limited::Address(address)) => event.address = Some(address),
+            None => {}
+        }
+        self.note(event).await;
     }
 }

@@ -13,7 +13,8 @@ use rcgen::{
 };
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
-use secretfs_wire::{CLOCK_TOLERANCE, CaPin, OperatorId, OperatorName};
+use secretfs_wire::audit::{CaBundle, KEY_PURPOSE, subject_uri};
+use secretfs_wire::{CLOCK_TOLERANCE, CaPin, ChainId, OperatorId, OperatorName};
 use zeroize::Zeroizing;
 
 pub(crate) use peer::{PeerCertificate, Subject, UnknownSubject};
@@ -22,6 +23,10 @@ pub(crate) use request::CertificateRequest;
 const CA_LIFETIME: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 /// Of the manager's own certificate, which renews itself.
 pub(crate) const SERVER_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Of an audit key. What it signed is to be verified as long as the log is kept, and each key is replaced
+/// by a record that the next one signs, so its end says nothing.
+const AUDIT_LIFETIME: Duration = CA_LIFETIME;
 
 /// Issues the certificates of this manager, its nodes and its operators.
 pub(crate) struct Authority {
@@ -108,6 +113,11 @@ impl Authority {
         &self.bundle
     }
 
+    /// The same for who verifies an audit log.
+    pub(crate) fn ca_bundle(&self) -> CaBundle {
+        CaBundle::new(self.bundle.iter().map(|certificate| certificate.to_vec()))
+    }
+
     /// What join tokens carry.
     pub(crate) fn pin(&self) -> CaPin {
         CaPin::of_bundle(self.bundle.iter().map(AsRef::as_ref))
@@ -130,6 +140,23 @@ impl Authority {
         let mut chain = vec![leaf.der().clone()];
         chain.extend_from_slice(&self.bundle);
         Ok(ServerIdentity { chain, key: PrivatePkcs8KeyDer::from(key.serialize_der()).into() })
+    }
+
+    /// A certificate for a new key that signs the checkpoints of an audit chain, as DER, and the key as
+    /// PKCS #8 DER. It names neither an operator nor a node, and is for another purpose than TLS: nobody
+    /// can use it to call the manager.
+    pub(crate) fn issue_audit(
+        &self,
+        chain: ChainId,
+        now: Timestamp,
+    ) -> Result<(Vec<u8>, Zeroizing<Vec<u8>>), CaError> {
+        let key = new_key()?;
+        let mut params = template("secretfs audit", now, AUDIT_LIFETIME)?;
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::Other(KEY_PURPOSE.to_vec())];
+        let uri = subject_uri(chain).as_str().try_into().map_err(CaError::Issue)?;
+        params.subject_alt_names = vec![SanType::URI(uri)];
+        let certificate = params.signed_by(&key, &self.issuer).map_err(CaError::Issue)?;
+        Ok((certificate.der().to_vec(), Zeroizing::new(key.serialize_der())))
     }
 
     /// A certificate as PEM for an operator who proved to have the key, and when it ends. Nothing but the

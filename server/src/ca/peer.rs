@@ -167,6 +167,9 @@ mod tests {
         }
         let (authority, _) = Authority::create(Timestamp::now()).expect("a CA");
         assert!(PeerCertificate::from_der(&authority.bundle()[0]).is_err());
+        let (audit, _) =
+            authority.issue_audit(secretfs_wire::ChainId::random(), Timestamp::now()).expect("a certificate");
+        assert!(PeerCertificate::from_der(&audit.into()).is_err());
     }
 
     #[test]

@@ -56,6 +56,10 @@ pub struct RawConfig {
     /// How long a data key is kept that a key backend outside the manager has unwrapped; such a backend is
     /// asked once in this time for each. Default: `5m`; `0s` keeps none.
     pub data_key_lifetime: Option<String>,
+    /// How long audit records may be without a signed checkpoint. Default: `1s`.
+    pub audit_checkpoint_interval: Option<String>,
+    /// How long a key signs the audit log before it is replaced. Default: `90d`.
+    pub audit_key_lifetime: Option<String>,
     /// How many connections are open at once; more wait to be accepted. Default: 10000.
     pub max_connections: Option<usize>,
     /// How many requests one HTTP/2 connection may have open at once. Default: 256.
@@ -102,6 +106,10 @@ pub struct Config {
     pub session_lifetime: Duration,
     /// How long a data key is kept that a key backend outside the manager has unwrapped.
     pub data_key_lifetime: Duration,
+    /// How long audit records may be without a signed checkpoint.
+    pub audit_checkpoint_interval: Duration,
+    /// How long a key signs the audit log before it is replaced.
+    pub audit_key_lifetime: Duration,
     /// How many connections are open at once.
     pub max_connections: usize,
     /// How many requests one HTTP/2 connection may have open at once.
@@ -203,6 +211,8 @@ impl RawConfig {
             heartbeat_interval: self.heartbeat_interval.or(lower.heartbeat_interval),
             session_lifetime: self.session_lifetime.or(lower.session_lifetime),
             data_key_lifetime: self.data_key_lifetime.or(lower.data_key_lifetime),
+            audit_checkpoint_interval: self.audit_checkpoint_interval.or(lower.audit_checkpoint_interval),
+            audit_key_lifetime: self.audit_key_lifetime.or(lower.audit_key_lifetime),
             max_connections: self.max_connections.or(lower.max_connections),
             max_streams: self.max_streams.or(lower.max_streams),
             limits: self.limits.or(lower.limits),
@@ -243,6 +253,12 @@ impl RawConfig {
             heartbeat_interval: duration("heartbeat_interval", self.heartbeat_interval, "5s")?,
             session_lifetime: duration("session_lifetime", self.session_lifetime, "1h")?,
             data_key_lifetime: data_key_lifetime(self.data_key_lifetime)?,
+            audit_checkpoint_interval: duration(
+                "audit_checkpoint_interval",
+                self.audit_checkpoint_interval,
+                "1s",
+            )?,
+            audit_key_lifetime: duration("audit_key_lifetime", self.audit_key_lifetime, "90d")?,
             max_connections: within("max_connections", self.max_connections.unwrap_or(10_000), 1_000_000)?,
             max_streams: within("max_streams", self.max_streams.unwrap_or(256), 100_000)?,
             limits: self.limits.unwrap_or_default().check()?,

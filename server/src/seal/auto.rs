@@ -55,12 +55,12 @@ impl AutoSources {
         self.backends
     }
 
-    /// The root key by the first slot that opens. Why the others did not is logged, aloud when it is
+    /// The root key by the first slot that opens, and what kind of slot that was. Why the others did not is logged, aloud when it is
     /// the first time.
-    pub(crate) async fn open(&self, sealed: &SealedRoot, aloud: bool) -> Option<RootKey> {
+    pub(crate) async fn open(&self, sealed: &SealedRoot, aloud: bool) -> Option<(RootKey, &'static str)> {
         for slot in sealed.auto() {
             match self.open_slot(slot).await {
-                Ok(root) => return Some(root),
+                Ok(root) => return Some((root, slot.means())),
                 Err(error) => {
                     let reason = crate::error::chain(&error);
                     match aloud {
@@ -132,7 +132,8 @@ mod tests {
 
         std::fs::write(directory.path().join("credential"), by_credential.expose_text().as_bytes())
             .expect("written");
-        let opened = sources.open(&sealed, true).await.expect("by the credential");
+        let (opened, means) = sources.open(&sealed, true).await.expect("by the credential");
+        assert_eq!(means, "systemd credential");
         assert_eq!(opened.as_key().expose_secret(), root.as_key().expose_secret());
         let stranger = UnlockKey::generate().expect("key");
         key_file::write(&sources.key_file, &stranger, &[]).expect("written");

@@ -1,11 +1,13 @@
 use std::time::Duration;
 
-use secretfs_wire::OperatorName;
 use secretfs_wire::api::CreatedEnrolment;
+use secretfs_wire::audit::{Actor, Event, Outcome};
+use secretfs_wire::{Action, OperatorName};
 
 use super::progress::UnlockProgress;
 use super::stopped::{StoppedError, StoppedManager};
 use crate::app::{draw_enrolment, now, shown_once};
+use crate::audit::Durability;
 use crate::config::Config;
 use crate::error::Cause;
 use crate::manager::{Manager, OpenError};
@@ -27,6 +29,9 @@ pub enum RecoveryError {
     /// The token is to be good for too short or too long.
     #[error("a token is good for 1 second to 30 days")]
     Lifetime,
+    /// It cannot be put on record, and so is not done.
+    #[error("cannot write the audit log")]
+    Audit(#[source] Cause),
     /// The store does not take it.
     #[error("cannot change the store")]
     Store(#[source] Cause),
@@ -58,14 +63,26 @@ impl Recovery {
         ttl: Duration,
     ) -> Result<CreatedEnrolment, RecoveryError> {
         let (directory, sources, _, root) = self.0.into_opened()?;
-        let manager = Manager::unlocked(config.clone(), directory, root, sources.into_backends())
+        let manager = Manager::unlocked(config.clone(), directory, root, sources.into_backends(), Vec::new())
             .await
             .map_err(RecoveryError::Open)?;
         let (token, enrolment) = draw_enrolment(manager.authority.pin(), ttl.as_secs(), None)
             .map_err(|_| RecoveryError::Lifetime)?;
         let created = shown_once(config, name, &token, &enrolment);
+        record(&manager, name, Outcome::Begun).await?;
         let recovered = manager.store.recover(name, enrolment, now()).await;
+        let outcome = if recovered.is_ok() { Outcome::Done } else { Outcome::Failed };
+        record(&manager, name, outcome).await?;
         recovered.map_err(|error| RecoveryError::Store(error.into()))?;
         Ok(created)
     }
+}
+
+/// Whoever it was has no name: they opened the seal.
+async fn record(manager: &Manager, name: &OperatorName, outcome: Outcome) -> Result<(), RecoveryError> {
+    let mut event = Event::new(Action::OperatorEnroll, outcome, Actor::Manager);
+    event.object.operator = Some(name.clone());
+    event.reason = Some("by whoever opened the seal".to_owned());
+    let recorded = manager.audit.record(vec![event.into()], Durability::Power).await;
+    recorded.map_err(|error| RecoveryError::Audit(error.into()))
 }

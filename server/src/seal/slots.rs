@@ -41,6 +41,18 @@ pub(super) enum Slot {
     Backend { backend: KeyBackendKind, key: KeyName, version: u64, wrapped: Bytes },
 }
 
+impl Slot {
+    /// What opens it, for people.
+    pub(super) const fn means(&self) -> &'static str {
+        match self {
+            Self::Operator { .. } => "unlock key",
+            Self::KeyFile { .. } => "key file",
+            Self::SystemdCredential { .. } => "systemd credential",
+            Self::Backend { .. } => "key backend",
+        }
+    }
+}
+
 /// What an unlock key unwraps.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -46,7 +46,7 @@ impl StoppedManager {
         let sources = AutoSources::new(config, remote);
         let sealed = super::read(&directory, &sources, |root| check(&directory, root))
             .map_err(|error| StoppedError::Seal(error.into()))?;
-        let root = sources.open(&sealed, true).await;
+        let root = sources.open(&sealed, true).await.map(|(root, _)| root);
         Ok(Self { directory, sources, unlocking: Unlocking::new(sealed), root })
     }
 

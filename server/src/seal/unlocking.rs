@@ -34,6 +34,16 @@ impl Unlocking {
         &self.sealed
     }
 
+    /// What people have to give.
+    pub(crate) fn means(&self) -> &'static str {
+        if self.sealed.share_set().is_some() { "shares" } else { "unlock key" }
+    }
+
+    /// How many wrong keys and sets of shares there were.
+    pub(crate) fn failures(&self) -> u32 {
+        self.failures
+    }
+
     /// How far it is.
     pub(crate) fn progress(&self) -> UnlockProgress {
         UnlockProgress {

@@ -4,6 +4,7 @@
 //! it committed. Times come from the caller, so that no two parts of a change disagree about now.
 
 mod assignments;
+mod audit;
 #[cfg(test)]
 mod conformance;
 mod environments;
@@ -21,6 +22,10 @@ use secretfs_wire::{KeyFingerprint, KeyReference, ServiceName, TargetName};
 use crate::error::Cause;
 
 pub(crate) use assignments::{Assignments, chooses};
+pub(crate) use audit::{
+    AppendError, AuditBatch, AuditKeyRecord, AuditLog, AuditMark, Head, LossSource, NewRecord, StoredChain,
+    StoredRecord,
+};
 pub(crate) use environments::Environments;
 pub(crate) use keys::{KeyRecord, KeyUse, Keys, OutdatedKey, Rewrap};
 pub(crate) use nodes::{NewNode, NewToken, NodeRecord, Nodes};
@@ -30,16 +35,19 @@ pub(crate) use publication::{Publication, Published};
 pub(crate) use secrets::CurrentVersion;
 pub(crate) use secrets::{Delivery, NewSecret, NewVersion, Secrets};
 pub(crate) use services::Services;
-pub(crate) use sqlite::Sqlite;
+pub(crate) use sqlite::{Sqlite, SqliteAudit};
 pub(crate) use templates::{NewTemplate, Templates};
 
 /// A database that the manager can live on.
 pub(crate) trait Store:
-    Environments + Operators + Keys + Secrets + Services + Templates + Nodes + Publication
+    Environments + Operators + Keys + Secrets + Services + Templates + Nodes + Publication + AuditMark
 {
 }
 
-impl<S: Environments + Operators + Keys + Secrets + Services + Templates + Nodes + Publication> Store for S {}
+impl<S> Store for S where
+    S: Environments + Operators + Keys + Secrets + Services + Templates + Nodes + Publication + AuditMark
+{
+}
 
 /// Why the store did not do what it was asked. The first group is the caller's to solve.
 #[derive(Debug, thiserror::Error)]
@@ -77,6 +85,8 @@ pub(crate) enum StoreError {
     #[error("operator {name} does not have roles in environment {environment} alone")]
     OutsideScope { name: String, environment: String },
 
+    #[error("the disk is full")]
+    Full(#[source] Cause),
     #[error("the database is busy")]
     Busy(#[source] Cause),
     #[error("the database failed")]

@@ -1,4 +1,4 @@
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -50,6 +50,13 @@ pub(crate) struct Delivery {
 pub(crate) trait Secrets: Send + Sync {
     /// By name.
     async fn secrets(&self, environment: &EnvironmentName) -> Result<Vec<Secret>, StoreError>;
+
+    /// Which secret, and which number of it, each of these versions is, as far as they are there.
+    async fn version_places(
+        &self,
+        environment: &EnvironmentName,
+        versions: &BTreeSet<VersionId>,
+    ) -> Result<BTreeMap<VersionId, (SecretName, u64)>, StoreError>;
 
     /// Without what nodes have of it.
     async fn secret(

@@ -140,9 +140,6 @@ actions! {
     /// Says whether an operator may do something, and why.
     PolicyExplain = "policy.explain",
 
-    /// Reads the audit log, as a whole or of an environment.
-    AuditRead = "audit.read",
-
     /// A host joins.
     NodeJoin = "node.join",
     /// A node opens a session for envelopes.
@@ -165,7 +162,7 @@ actions! {
     /// A node had no room to keep what was opened.
     FileLost = "file.lost",
 
-    /// Reads the audit log.
+    /// Reads the audit log, as a whole or of an environment.
     AuditRead = "audit.read",
     /// Gives the audit log another key to be signed with.
     AuditRotate = "audit.rotate",
@@ -180,6 +177,8 @@ actions! {
     ManagerStop = "manager.stop",
     /// A manager's seal is opened.
     ManagerUnlock = "manager.unlock",
+    /// Somebody asks or fails too often, and is answered nothing else for a while.
+    CallerLimit = "caller.limit",
     /// A stored version does not open in the place where it is.
     SecretDamaged = "secret.damaged",
 }

@@ -15,8 +15,12 @@ use crate::ca::PeerCertificate;
 use crate::testing::{Grants, TestManager, node_peer, operator_peer, read};
 
 /// Written out a second time: the routes' own table is what is tested.
-const ROUTES: [(&str, &str, &str); 61] = [
+const ROUTES: [(&str, &str, &str); 66] = [
     ("GET", "/metrics", "manager.metrics"),
+    ("GET", "/v1/audit", "audit.read"),
+    ("GET", "/v1/audit/checkpoint", "audit.read"),
+    ("POST", "/v1/audit/key/rotate", "audit.rotate"),
+    ("GET", "/v1/environments/{environment}/audit", "audit.read"),
     ("GET", "/v1/environments", "environment.list"),
     ("POST", "/v1/environments", "environment.create"),
     ("DELETE", "/v1/environments/{environment}", "environment.remove"),
@@ -54,6 +58,7 @@ const ROUTES: [(&str, &str, &str); 61] = [
     ("POST", "/v1/keys/{key}", "key.import"),
     ("POST", "/v1/node/envelopes", "node.fetch"),
     ("POST", "/v1/node/changes", "node.follow"),
+    ("POST", "/v1/node/opens", "node.audit"),
     ("POST", "/v1/node/renew", "node.renew"),
     ("POST", "/v1/node/session", "node.session"),
     ("POST", "/v1/node/usage", "node.report"),
@@ -153,7 +158,7 @@ fn fill(path: &str) -> String {
         .fold(path, |path, parameter| path.replace(parameter, "absent"))
 }
 
-fn documented(manager: &TestManager) -> BTreeSet<String> {
+pub(super) fn documented(manager: &TestManager) -> BTreeSet<String> {
     let document = serde_json::to_value(manager.document.as_ref()).expect("JSON");
     let paths = document["paths"].as_object().expect("paths");
     paths

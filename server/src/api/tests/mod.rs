@@ -1,5 +1,6 @@
 //! The API, driven as a service.
 
+mod audit;
 mod authorization;
 mod delivery;
 mod identity;

@@ -8,7 +8,9 @@ use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use secretfs_wire::Action;
 use secretfs_wire::api::Duplicate;
+use secretfs_wire::audit::{Event, Outcome};
 use secretfs_wire::{InstanceId, NodeId};
 
 use self::detector::{Detector, Finding, Word};
@@ -100,6 +102,11 @@ impl App {
             %environment, node = %name, %id, instances = instances.join(", "),
             "several daemons speak as one node: was its state directory or its machine copied?"
         );
+        let mut event = Event::new(Action::NodeDuplicate, Outcome::Failed, node.actor());
+        event.environment = Some(environment.clone());
+        event.object.node = Some(name.clone());
+        event.reason = Some(instances.join(", "));
+        self.note(event).await;
         match self.store.flag_duplicate(*id, found).await {
             Ok(()) => drop(self.instances.lock().get_mut(id).map(Detector::saved)),
             // It is found again with the node's next word.

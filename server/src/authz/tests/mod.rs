@@ -11,7 +11,18 @@ use super::{Authorizer, Decision, Resource};
 use crate::authn::{Identity, NodeIdentity, OperatorIdentity};
 
 /// What nobody asks for: it happens.
-const ONLY_RECORDED: [Action; 3] = [Action::NodeDuplicate, Action::FileOpen, Action::FileLost];
+const ONLY_RECORDED: [Action; 10] = [
+    Action::CallerLimit,
+    Action::NodeDuplicate,
+    Action::FileOpen,
+    Action::FileLost,
+    Action::AuditBegin,
+    Action::AuditGap,
+    Action::ManagerStart,
+    Action::ManagerStop,
+    Action::ManagerUnlock,
+    Action::SecretDamaged,
+];
 
 /// An operator with roles: `editor` or `prod/editor`.
 fn operator(roles: &[&str]) -> Identity {
@@ -48,7 +59,7 @@ fn about(action: Action) -> Resource {
         (_, "list") if action.as_str().starts_with("environment.") => "",
         ("manager", _) => "",
         (_, "create") if action == Action::EnvironmentCreate => "",
-        ("key", "list") | ("operator", "login") | ("policy", "show") => "",
+        ("key", "list") | ("operator", "login") | ("policy", "show") | ("audit", "rotate") => "",
         ("node", "join") => "",
         ("key", "import") => "key/new",
         ("operator", "renew" | "show") => "",

@@ -11,7 +11,7 @@ const GRANT: &str = "service.assign service.attach service.create service.detach
 const ADMIT: &str = "node.approve node.label node.remove node.revoke token.create";
 const ADMINISTER: &str = "environment.remove key.migrate key.retire key.rewrap key.rotate";
 const OVERSEE: &str = "key.list manager.metrics operator.list policy.explain policy.show";
-const MANAGE: &str = "environment.create key.import";
+const MANAGE: &str = "audit.rotate environment.create key.import";
 const OPERATORS: &str =
     "operator.add operator.enroll operator.grant operator.list operator.remove operator.ungrant";
 

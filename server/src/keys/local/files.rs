@@ -19,14 +19,14 @@ const UNVERSIONED_LABEL: &str = "secretfs environment key v1";
 const SUFFIX: &str = ".key";
 
 pub(super) struct KeyFiles {
-    root: RootKey,
+    root: Arc<RootKey>,
     /// Held, so that no other manager writes there.
     data_dir: Arc<DataDir>,
 }
 
 impl KeyFiles {
-    pub(super) fn open(root: RootKey, data_dir: Arc<DataDir>) -> Result<Self, KeyError> {
-        let files = Self { root, data_dir };
+    pub(super) fn open(root: impl Into<Arc<RootKey>>, data_dir: Arc<DataDir>) -> Result<Self, KeyError> {
+        let files = Self { root: root.into(), data_dir };
         files.adopt_unversioned()?;
         Ok(files)
     }

@@ -37,8 +37,8 @@ impl LocalKeys {
         Self { files: None, keys: Mutex::default() }
     }
 
-    pub(crate) fn in_files(root: RootKey, directory: Arc<DataDir>) -> Result<Self, KeyError> {
-        Ok(Self { files: Some(KeyFiles::open(root, directory)?), keys: Mutex::default() })
+    pub(crate) fn in_files(root: impl Into<Arc<RootKey>>, directory: Arc<DataDir>) -> Result<Self, KeyError> {
+        Ok(Self { files: Some(KeyFiles::open(root.into(), directory)?), keys: Mutex::default() })
     }
 
     /// A new key of these bytes.

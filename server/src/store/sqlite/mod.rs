@@ -1,5 +1,6 @@
 //! The embedded default: SQLite in WAL mode. The only module that names sqlx.
 
+mod audit;
 mod columns;
 mod environments;
 mod keys;
@@ -23,10 +24,15 @@ use sqlx::{Connection as _, Row as _, Sqlite as Driver, Transaction};
 
 use super::StoreError;
 
+pub(crate) use audit::SqliteAudit;
+
 static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
 
 /// How long a writer waits for another, and a request for a connection, before it gives up.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// SQLITE_BUSY and SQLITE_FULL.
+const BUSY: i32 = 5;
+const FULL: i32 = 13;
 /// SQLite has one writer at a time; the others read beside it.
 const CONNECTIONS: u32 = 4;
 
@@ -121,15 +127,19 @@ async fn require_environment(
 
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
-        let busy = match &error {
-            sqlx::Error::PoolTimedOut => true,
-            // SQLITE_BUSY with its extensions: the low byte is 5.
+        // The low byte is the code, and the others are its extensions.
+        let code = match &error {
+            sqlx::Error::PoolTimedOut => Some(BUSY),
             sqlx::Error::Database(database) => {
-                database.code().and_then(|code| code.parse::<i32>().ok()).is_some_and(|code| code & 0xff == 5)
+                database.code().and_then(|code| code.parse::<i32>().ok()).map(|code| code & 0xff)
             }
-            _ => false,
+            _ => None,
         };
-        if busy { Self::Busy(Box::new(error)) } else { Self::Database(Box::new(error)) }
+        match code {
+            Some(BUSY) => Self::Busy(Box::new(error)),
+            Some(FULL) => Self::Full(Box::new(error)),
+            _ => Self::Database(Box::new(error)),
+        }
     }
 }
 

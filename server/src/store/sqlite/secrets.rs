@@ -1,4 +1,4 @@
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -202,6 +202,29 @@ impl Secrets for Sqlite {
         }
         sqlx::query("DELETE FROM secrets WHERE id = ?").bind(id).execute(&mut *transaction).await?;
         Ok(transaction.commit().await?)
+    }
+
+    async fn version_places(
+        &self,
+        environment: &EnvironmentName,
+        versions: &BTreeSet<VersionId>,
+    ) -> Result<BTreeMap<VersionId, (SecretName, u64)>, StoreError> {
+        let ids: Vec<_> = versions.iter().map(|id| integer(id.as_u64())).collect();
+        let ids = serde_json::to_string(&ids).map_err(|_| StoreError::Corrupt { column: "id" })?;
+        let rows = sqlx::query(
+            "SELECT v.id, s.name AS secret, v.number FROM json_each(?) AS asked
+             JOIN versions v ON v.id = asked.value JOIN secrets s ON s.id = v.secret
+             WHERE s.environment = ?",
+        )
+        .bind(ids)
+        .bind(environment.as_str())
+        .fetch_all(&self.pool)
+        .await?;
+        let place = |row: &SqliteRow| {
+            let id = row.id("id", VersionId::from_u64)?;
+            Ok((id, (row.parsed("secret")?, row.unsigned("number")?)))
+        };
+        rows.iter().map(place).collect()
     }
 
     async fn delivery(

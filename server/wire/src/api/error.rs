@@ -37,6 +37,27 @@ pub enum ErrorCode {
     Internal,
 }
 
+impl ErrorCode {
+    /// The code's word, such as `not_found`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Invalid => "invalid",
+            Self::Unauthenticated => "unauthenticated",
+            Self::Denied => "denied",
+            Self::PendingApproval => "pending_approval",
+            Self::NotFound => "not_found",
+            Self::Conflict => "conflict",
+            Self::Superseded => "superseded",
+            Self::SessionUnknown => "session_unknown",
+            Self::TooLarge => "too_large",
+            Self::Unavailable => "unavailable",
+            Self::AuditUnavailable => "audit_unavailable",
+            Self::RateLimited => "rate_limited",
+            Self::Internal => "internal",
+        }
+    }
+}
+
 /// The body of every response that is not a success.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

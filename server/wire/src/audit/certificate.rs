@@ -95,8 +95,7 @@ impl AuditCertificate {
         chain: ChainId,
         at: Timestamp,
     ) -> Result<(), InvalidAuditCertificate> {
-        let certificate =
-            EndEntityCert::try_from(&self.0).map_err(|_| InvalidAuditCertificate::Malformed)?;
+        let certificate = EndEntityCert::try_from(&self.0).map_err(|_| InvalidAuditCertificate::Malformed)?;
         let anchors: Vec<_> =
             authority.0.iter().filter_map(|certificate| anchor_from_trusted_cert(certificate).ok()).collect();
         let since_epoch = Duration::from_secs(u64::try_from(at.as_second()).unwrap_or_default());

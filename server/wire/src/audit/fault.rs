@@ -68,7 +68,9 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { sequence, damage } = self;
         match damage {
-            Damage::Malformed => write!(f, "what stands in the place of record {sequence} is no line of an audit log"),
+            Damage::Malformed => {
+                write!(f, "what stands in the place of record {sequence} is no line of an audit log")
+            }
             Damage::Changed => write!(f, "record {sequence} was changed: it does not have its hash"),
             Damage::NoRecord => write!(f, "record {sequence} is not one in canonical form"),
             Damage::Missing { found } if *found == sequence + 1 => {
@@ -76,11 +78,12 @@ impl fmt::Display for Fault {
             }
             Damage::Missing { found } => write!(f, "records {sequence} to {} are missing", found - 1),
             Damage::Swapped { with } => write!(f, "records {sequence} and {with} are swapped"),
-            Damage::OutOfPlace { found } => write!(f, "record {found} stands in the place of record {sequence}"),
-            Damage::DoesNotFollow => write!(
-                f,
-                "record {sequence} does not follow the one before it: one of both was changed"
-            ),
+            Damage::OutOfPlace { found } => {
+                write!(f, "record {found} stands in the place of record {sequence}")
+            }
+            Damage::DoesNotFollow => {
+                write!(f, "record {sequence} does not follow the one before it: one of both was changed")
+            }
             Damage::OtherChain => write!(f, "record {sequence} is of another chain"),
             Damage::Cut { of } => write!(
                 f,
@@ -90,15 +93,23 @@ impl fmt::Display for Fault {
                 f,
                 "record {sequence} is not what its signed checkpoint says: it or one before it was changed, and what follows was written anew"
             ),
-            Damage::Signature => write!(f, "the signature of the checkpoint after record {sequence} is wrong"),
+            Damage::Signature => {
+                write!(f, "the signature of the checkpoint after record {sequence} is wrong")
+            }
             Damage::WrongKey(key) => {
-                write!(f, "the checkpoint after record {sequence} is signed with key {key}, which is not the chain's there")
+                write!(
+                    f,
+                    "the checkpoint after record {sequence} is signed with key {key}, which is not the chain's there"
+                )
             }
             Damage::NoCertificate(key) => {
                 write!(f, "record {sequence} names key {key}, whose certificate is not there")
             }
             Damage::Certificate(key, why) => {
-                write!(f, "the certificate of key {key}, which signs from record {sequence} on, is not good: {why}")
+                write!(
+                    f,
+                    "the certificate of key {key}, which signs from record {sequence} on, is not good: {why}"
+                )
             }
             Damage::CheckpointOutOfPlace => {
                 write!(f, "a checkpoint stands after record {sequence} that does not belong there")

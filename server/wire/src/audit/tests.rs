@@ -243,7 +243,10 @@ fn a_checkpoint_is_worth_what_its_key_is() {
     let (ca, stranger) = (Ca::new(), Ca::new());
     let purpose = || ExtendedKeyUsagePurpose::Other(KEY_PURPOSE.to_vec());
     for (key, why) in [
-        (ca.key_for(&subject_uri(id), ExtendedKeyUsagePurpose::ClientAuth), InvalidAuditCertificate::NotCertified),
+        (
+            ca.key_for(&subject_uri(id), ExtendedKeyUsagePurpose::ClientAuth),
+            InvalidAuditCertificate::NotCertified,
+        ),
         (ca.key_for("secretfs://operator/eve", purpose()), InvalidAuditCertificate::OtherChain),
         (ca.key(ChainId::random()), InvalidAuditCertificate::OtherChain),
         (stranger.key(id), InvalidAuditCertificate::NotCertified),

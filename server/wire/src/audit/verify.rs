@@ -29,6 +29,8 @@ pub struct Verifier {
     misplaced: Option<u64>,
     /// A checkpoint said that there are so many records, and more than were given until then.
     ahead: Option<u64>,
+    /// Checkpoints that are known from elsewhere and not come to yet.
+    known: Vec<Checkpoint>,
     summary: Summary,
 }
 
@@ -69,6 +71,7 @@ impl Verifier {
             successor: None,
             misplaced: None,
             ahead: None,
+            known: Vec::new(),
             summary: Summary::default(),
         }
     }
@@ -94,6 +97,12 @@ impl Verifier {
         }
         verifier.from = Some(checkpoint.clone());
         Ok(verifier)
+    }
+
+    /// Holds the chain against a checkpoint that is known from elsewhere, such as from the chain that
+    /// follows it. Its signature is not checked here.
+    pub fn must_meet(&mut self, checkpoint: &Checkpoint) {
+        self.known.push(checkpoint.clone());
     }
 
     /// Takes the next line.
@@ -171,6 +180,10 @@ impl Verifier {
         }
         self.summary.chain = Some(record.chain);
         self.summary.follows.extend(record.follows.clone());
+        if self.known.iter().any(|known| known.sequence == record.sequence && known.hash != hash) {
+            return Err(self.here(Damage::Forged));
+        }
+        self.known.retain(|known| known.sequence != record.sequence);
         if self.summary.records == 0 {
             self.summary.first = record.sequence;
         }
@@ -181,8 +194,7 @@ impl Verifier {
     }
 
     fn take_key(&mut self, key: KeyFingerprint, at: Timestamp) -> Result<(), Fault> {
-        let certificate =
-            self.certificates.get(&key).ok_or_else(|| self.here(Damage::NoCertificate(key)))?;
+        let certificate = self.certificates.get(&key).ok_or_else(|| self.here(Damage::NoCertificate(key)))?;
         if let Some(chain) = self.chain {
             certificate
                 .check(&self.authority, chain, at)
@@ -208,8 +220,7 @@ impl Verifier {
         if checkpoint.key != signer {
             return Err(at(Damage::WrongKey(checkpoint.key)));
         }
-        let certificate =
-            self.certificates.get(&signer).ok_or_else(|| at(Damage::NoCertificate(signer)))?;
+        let certificate = self.certificates.get(&signer).ok_or_else(|| at(Damage::NoCertificate(signer)))?;
         if !signed.is_signed_by(certificate) {
             return Err(at(Damage::Signature));
         }
@@ -232,6 +243,11 @@ impl Verifier {
         Ok(())
     }
 
+    /// The number of the last record that was verified; 0 when there is none.
+    pub fn last(&self) -> u64 {
+        self.summary.last
+    }
+
     /// Ends it.
     ///
     /// # Errors
@@ -240,7 +256,8 @@ impl Verifier {
         if let Some(fault) = self.misplacement(None) {
             return Err(fault);
         }
-        if let Some(of) = self.ahead.max(self.from.as_ref().map(|from| from.sequence)) {
+        let known = self.known.iter().chain(&self.from).map(|checkpoint| checkpoint.sequence).max();
+        if let Some(of) = self.ahead.max(known) {
             return Err(self.here(Damage::Cut { of }));
         }
         if self.successor.is_some() {

@@ -1,0 +1,131 @@
+use secretfs_wire::ChainId;
+use secretfs_wire::audit::{EventId, RecordHash};
+use sqlx::sqlite::SqliteConnection;
+use sqlx::{QueryBuilder, Row as _, Sqlite as Driver};
+
+use super::SqliteAudit;
+use crate::store::sqlite::columns::{Columns as _, integer};
+use crate::store::{AppendError, AuditBatch, AuditKeyRecord, Head, NewRecord, StoreError};
+
+/// Rows that one statement inserts; each has six parameters.
+const ROWS: usize = 200;
+
+impl SqliteAudit {
+    pub(super) async fn write(&self, chain: ChainId, batch: AuditBatch) -> Result<(), AppendError> {
+        let mut connection = self.writer.acquire().await.map_err(StoreError::from)?;
+        // In effect from the next transaction on; inside of one it cannot be changed.
+        let synchronous = match batch.durable {
+            true => "PRAGMA synchronous = FULL",
+            false => "PRAGMA synchronous = NORMAL",
+        };
+        sqlx::query(synchronous).execute(&mut *connection).await.map_err(StoreError::from)?;
+        use sqlx::Connection as _;
+        let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(StoreError::from)?;
+        let found = head(&mut transaction, chain).await?;
+        if found != batch.after {
+            let number = |head: Option<Head>| head.map_or(0, |head| head.sequence);
+            return Err(AppendError::Moved { expected: number(batch.after), found: number(found) });
+        }
+        if found.is_none() {
+            begin(&mut transaction, chain).await?;
+        }
+        for rows in batch.records.chunks(ROWS) {
+            insert(&mut transaction, chain, rows).await?;
+        }
+        if let Some(signed) = &batch.checkpoint {
+            let text =
+                serde_json::to_string(signed).map_err(|_| StoreError::Corrupt { column: "checkpoint" })?;
+            // Of two at the same place the first says as much.
+            sqlx::query("INSERT INTO checkpoints (chain, sequence, checkpoint) VALUES (?, ?, ?) ON CONFLICT DO NOTHING")
+                .bind(integer(chain.as_u64()))
+                .bind(integer(signed.checkpoint.sequence))
+                .bind(text)
+                .execute(&mut *transaction)
+                .await
+                .map_err(StoreError::from)?;
+        }
+        if let Some(key) = &batch.key {
+            replace_key(&mut transaction, chain, key).await?;
+        }
+        for ((node, log), total) in &batch.losses {
+            sqlx::query(
+                "INSERT INTO losses (node, log, total) VALUES (?, ?, ?)
+                 ON CONFLICT DO UPDATE SET total = excluded.total",
+            )
+            .bind(integer(node.as_u64()))
+            .bind(integer(log.as_u64()))
+            .bind(integer(*total))
+            .execute(&mut *transaction)
+            .await
+            .map_err(StoreError::from)?;
+        }
+        Ok(transaction.commit().await.map_err(StoreError::from)?)
+    }
+}
+
+/// The last record of a chain.
+pub(super) async fn head(
+    connection: &mut SqliteConnection,
+    chain: ChainId,
+) -> Result<Option<Head>, StoreError> {
+    let row =
+        sqlx::query("SELECT sequence, hash FROM records WHERE chain = ? ORDER BY sequence DESC LIMIT 1")
+            .bind(integer(chain.as_u64()))
+            .fetch_optional(connection)
+            .await?;
+    row.map(|row| {
+        let hash: &[u8] = row.try_get("hash")?;
+        let hash = RecordHash::from_bytes(hash).ok_or(StoreError::Corrupt { column: "hash" })?;
+        Ok(Head { sequence: row.unsigned("sequence")?, hash })
+    })
+    .transpose()
+}
+
+/// The text by which what a node reported is found again.
+pub(super) fn event_text(id: &EventId) -> String {
+    format!("{}/{}", id.log, id.number)
+}
+
+async fn begin(connection: &mut SqliteConnection, chain: ChainId) -> Result<(), StoreError> {
+    sqlx::query("INSERT INTO chains (id, place) SELECT ?, coalesce(max(place), 0) + 1 FROM chains")
+        .bind(integer(chain.as_u64()))
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+async fn insert(
+    connection: &mut SqliteConnection,
+    chain: ChainId,
+    rows: &[NewRecord],
+) -> Result<(), StoreError> {
+    let mut query: QueryBuilder<Driver> =
+        QueryBuilder::new("INSERT INTO records (chain, sequence, environment, event, record, hash) ");
+    query.push_values(rows, |mut row, record| {
+        row.push_bind(integer(chain.as_u64()))
+            .push_bind(integer(record.sequence))
+            .push_bind(record.environment.as_ref().map(|name| name.as_str().to_owned()))
+            .push_bind(record.event.as_ref().map(event_text))
+            .push_bind(record.written.text.clone())
+            .push_bind(record.written.hash.as_bytes().to_vec());
+    });
+    query.build().execute(connection).await?;
+    Ok(())
+}
+
+async fn replace_key(
+    connection: &mut SqliteConnection,
+    chain: ChainId,
+    key: &AuditKeyRecord,
+) -> Result<(), StoreError> {
+    sqlx::query("UPDATE keys SET sealed = NULL").execute(&mut *connection).await?;
+    sqlx::query("INSERT INTO keys (fingerprint, chain, certificate, made, sealed) VALUES (?, ?, ?, ?, ?)")
+        .bind(key.certificate.fingerprint().as_bytes().to_vec())
+        .bind(integer(chain.as_u64()))
+        .bind(key.certificate.as_der().to_vec())
+        .bind(key.made.as_microsecond())
+        .bind(key.sealed.clone())
+        .execute(connection)
+        .await?;
+    Ok(())
+}

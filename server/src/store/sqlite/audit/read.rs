@@ -1,0 +1,164 @@
+use std::collections::BTreeSet;
+
+use async_trait::async_trait;
+use secretfs_wire::audit::{
+    AuditCertificate, EventId, KeyFingerprint, RecordHash, SignedCheckpoint, WrittenRecord,
+};
+use secretfs_wire::{ChainId, EnvironmentName};
+use sqlx::sqlite::SqliteRow;
+use sqlx::{QueryBuilder, Row as _, Sqlite as Driver};
+
+use super::SqliteAudit;
+use super::append::{event_text, head};
+use crate::store::sqlite::columns::{Columns as _, integer};
+use crate::store::{
+    AppendError, AuditBatch, AuditKeyRecord, AuditLog, LossSource, StoreError, StoredChain, StoredRecord,
+};
+
+#[async_trait]
+impl AuditLog for SqliteAudit {
+    async fn chains(&self) -> Result<Vec<StoredChain>, StoreError> {
+        let mut connection = self.readers.acquire().await?;
+        let rows =
+            sqlx::query("SELECT id, ended FROM chains ORDER BY place").fetch_all(&mut *connection).await?;
+        let mut chains = Vec::new();
+        for row in rows {
+            let id = row.id("id", ChainId::from_u64)?;
+            let ended = row.unsigned("ended")? != 0;
+            chains.push(StoredChain { id, ended, head: head(&mut connection, id).await? });
+        }
+        Ok(chains)
+    }
+
+    async fn append(&self, chain: ChainId, batch: AuditBatch) -> Result<(), AppendError> {
+        self.write(chain, batch).await
+    }
+
+    async fn recorded(&self, events: &[EventId]) -> Result<BTreeSet<EventId>, StoreError> {
+        if events.is_empty() {
+            return Ok(BTreeSet::new());
+        }
+        let mut query: QueryBuilder<Driver> = QueryBuilder::new("SELECT event FROM records WHERE event IN (");
+        let mut values = query.separated(", ");
+        for event in events {
+            values.push_bind(event_text(event));
+        }
+        query.push(")");
+        let rows = query.build().fetch_all(&self.readers).await?;
+        let found: Result<BTreeSet<String>, StoreError> =
+            rows.iter().map(|row| Ok(row.try_get("event")?)).collect();
+        let found = found?;
+        Ok(events.iter().filter(|event| found.contains(&event_text(event))).copied().collect())
+    }
+
+    async fn records(
+        &self,
+        chain: ChainId,
+        from: u64,
+        environment: Option<&EnvironmentName>,
+        limit: u32,
+    ) -> Result<Vec<StoredRecord>, StoreError> {
+        let query = match environment {
+            None => sqlx::query(
+                "SELECT sequence, record, hash FROM records WHERE chain = ? AND sequence >= ?
+                 ORDER BY sequence LIMIT ?",
+            ),
+            Some(_) => sqlx::query(
+                "SELECT sequence, record, hash FROM records WHERE chain = ? AND sequence >= ? AND environment = ?
+                 ORDER BY sequence LIMIT ?",
+            ),
+        };
+        let query = query.bind(integer(chain.as_u64())).bind(integer(from));
+        let query = match environment {
+            None => query,
+            Some(name) => query.bind(name.as_str()),
+        };
+        let rows = query.bind(limit).fetch_all(&self.readers).await?;
+        rows.iter().map(record).collect()
+    }
+
+    async fn tail(
+        &self,
+        chain: ChainId,
+        environment: Option<&EnvironmentName>,
+        count: u32,
+    ) -> Result<u64, StoreError> {
+        let query = match environment {
+            None => sqlx::query(
+                "SELECT coalesce(min(sequence), 1) AS first FROM
+                 (SELECT sequence FROM records WHERE chain = ? ORDER BY sequence DESC LIMIT ?)",
+            )
+            .bind(integer(chain.as_u64())),
+            Some(name) => sqlx::query(
+                "SELECT coalesce(min(sequence), 1) AS first FROM
+                 (SELECT sequence FROM records WHERE chain = ? AND environment = ? ORDER BY sequence DESC LIMIT ?)",
+            )
+            .bind(integer(chain.as_u64()))
+            .bind(name.as_str()),
+        };
+        query.bind(count).fetch_one(&self.readers).await?.unsigned("first")
+    }
+
+    async fn checkpoints(
+        &self,
+        chain: ChainId,
+        from: u64,
+        limit: u32,
+    ) -> Result<Vec<SignedCheckpoint>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT checkpoint FROM checkpoints WHERE chain = ? AND sequence >= ? ORDER BY sequence LIMIT ?",
+        )
+        .bind(integer(chain.as_u64()))
+        .bind(integer(from))
+        .bind(limit)
+        .fetch_all(&self.readers)
+        .await?;
+        rows.iter().map(|row| row.json("checkpoint")).collect()
+    }
+
+    async fn last_checkpoint(&self, chain: ChainId) -> Result<Option<SignedCheckpoint>, StoreError> {
+        let row =
+            sqlx::query("SELECT checkpoint FROM checkpoints WHERE chain = ? ORDER BY sequence DESC LIMIT 1")
+                .bind(integer(chain.as_u64()))
+                .fetch_optional(&self.readers)
+                .await?;
+        row.map(|row| row.json("checkpoint")).transpose()
+    }
+
+    async fn audit_keys(&self, chain: ChainId) -> Result<Vec<(KeyFingerprint, AuditKeyRecord)>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT fingerprint, certificate, made, sealed FROM keys WHERE chain = ? ORDER BY made DESC",
+        )
+        .bind(integer(chain.as_u64()))
+        .fetch_all(&self.readers)
+        .await?;
+        let key = |row: &SqliteRow| {
+            let fingerprint: &[u8] = row.try_get("fingerprint")?;
+            let fingerprint = KeyFingerprint::from_bytes(fingerprint)
+                .ok_or(StoreError::Corrupt { column: "fingerprint" })?;
+            let record = AuditKeyRecord {
+                certificate: AuditCertificate::from_der(row.bytes("certificate")?),
+                made: row.time("made")?,
+                sealed: row.try_get("sealed")?,
+            };
+            Ok((fingerprint, record))
+        };
+        rows.iter().map(key).collect()
+    }
+
+    async fn losses(&self, (node, log): LossSource) -> Result<u64, StoreError> {
+        let row = sqlx::query("SELECT total FROM losses WHERE node = ? AND log = ?")
+            .bind(integer(node.as_u64()))
+            .bind(integer(log.as_u64()))
+            .fetch_optional(&self.readers)
+            .await?;
+        row.map_or(Ok(0), |row| row.unsigned("total"))
+    }
+}
+
+fn record(row: &SqliteRow) -> Result<StoredRecord, StoreError> {
+    let hash: &[u8] = row.try_get("hash")?;
+    let hash = RecordHash::from_bytes(hash).ok_or(StoreError::Corrupt { column: "hash" })?;
+    let written = WrittenRecord { text: row.try_get("record")?, hash };
+    Ok(StoredRecord { sequence: row.unsigned("sequence")?, written })
+}

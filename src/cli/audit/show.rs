@@ -1,0 +1,109 @@
+//! A record as people read it: one line. Some of its texts come from nodes, so what could move a cursor
+//! is written out.
+
+use secretfs_wire::audit::{Actor, Event, Object, Outcome, Record};
+
+use crate::cli::output;
+
+pub(super) fn line(record: &Record) -> String {
+    let Record { sequence, time, event, .. } = record;
+    let mut words = vec![
+        output::time(*time),
+        sequence.to_string(),
+        outcome(event.outcome).to_owned(),
+        event.action.to_string(),
+        actor(&event.actor),
+    ];
+    words.extend(event.environment.as_ref().map(ToString::to_string));
+    words.extend(object(&event.object));
+    words.extend(event.address.map(|address| format!("from {address}")));
+    words.extend(process(event));
+    words.extend(event.count.map(|count| format!("{count} times")));
+    words.extend(event.reason.as_ref().map(|reason| format!("({reason})")));
+    if !event.policies.is_empty() {
+        words.push(format!("by {}", event.policies.join(", ")));
+    }
+    words.join("  ").chars().flat_map(visible).collect()
+}
+
+/// The word of an outcome.
+pub(super) const fn outcome(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Begun => "begun",
+        Outcome::Done => "done",
+        Outcome::Denied => "denied",
+        Outcome::Failed => "failed",
+    }
+}
+
+fn actor(actor: &Actor) -> String {
+    match actor {
+        Actor::Anonymous => "anonymous".to_owned(),
+        Actor::Operator { name } => format!("operator/{name}"),
+        Actor::Node { name, .. } => format!("node/{name}"),
+        Actor::Manager => "manager".to_owned(),
+    }
+}
+
+fn object(object: &Object) -> Vec<String> {
+    let Object { secret, version, service, target, node, operator, key } = object;
+    let mut words = Vec::new();
+    words.extend(secret.as_ref().map(|name| match version {
+        Some(version) => format!("secret {name}:{version}"),
+        None => format!("secret {name}"),
+    }));
+    words.extend(service.as_ref().map(|name| match target {
+        Some(target) => format!("file {name}/{target}"),
+        None => format!("service {name}"),
+    }));
+    words.extend(node.as_ref().map(|name| format!("node {name}")));
+    words.extend(operator.as_ref().map(|name| format!("operator {name}")));
+    words.extend(key.as_ref().map(|name| format!("key {name}")));
+    words
+}
+
+fn process(event: &Event) -> Option<String> {
+    let process = event.process.as_ref()?;
+    let mut text = format!("uid {} pid {}", process.uid, process.pid);
+    for (what, is) in [("", &process.executable), (" container ", &process.container)] {
+        if let Some(is) = is {
+            text = format!("{text}{}{is}", if what.is_empty() { " " } else { what });
+        }
+    }
+    Some(text)
+}
+
+fn visible(character: char) -> Vec<char> {
+    match character.is_control() {
+        true => character.escape_default().collect(),
+        false => vec![character],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use secretfs_wire::audit::Process;
+    use secretfs_wire::{Action, ChainId};
+
+    use super::*;
+
+    #[test]
+    fn what_a_program_is_called_moves_no_cursor() {
+        let mut event = Event::new(Action::FileOpen, Outcome::Done, Actor::Manager);
+        event.process = Some(Process {
+            uid: 0,
+            gid: 0,
+            pid: 1,
+            started: None,
+            executable: Some("/tmp/\u{1b}[2J\nroot".to_owned()),
+            cgroup: None,
+            container: None,
+        });
+        let time = jiff::Timestamp::UNIX_EPOCH;
+        let chain = ChainId::random();
+        let record = Record { chain, sequence: 1, time, previous: None, event, key: None, follows: None };
+        let line = line(&record);
+        assert!(!line.chars().any(char::is_control), "{line:?}");
+        assert!(line.contains("uid 0 pid 1 /tmp/\\u{1b}[2J\\nroot"), "{line}");
+    }
+}

@@ -1,0 +1,79 @@
+//! The audit log, line by line.
+
+use std::time::Duration;
+
+use futures::stream::BoxStream;
+use futures::{StreamExt as _, TryStreamExt as _};
+use reqwest::Method;
+use secretfs_wire::{ChainId, EnvironmentName};
+use tokio::time::timeout;
+use tokio_util::codec::{FramedRead, LinesCodec};
+use tokio_util::io::StreamReader;
+
+use super::http::success;
+use super::{ClientError, OperatorClient};
+
+/// The longest line, in bytes: a record with long paths.
+const LINE_MAX_BYTES: usize = 1 << 20;
+/// The manager says every few seconds that it is there.
+const SILENCE: Duration = Duration::from_secs(20);
+
+/// What of the log is wanted.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct AuditExtent {
+    /// From this record on.
+    pub(crate) from: Option<u64>,
+    /// Or so many of the last ones.
+    pub(crate) last: Option<u32>,
+    /// Of this environment only.
+    pub(crate) environment: Option<EnvironmentName>,
+    /// Of this chain, and not of the one that is written.
+    pub(crate) chain: Option<ChainId>,
+    /// And what comes.
+    pub(crate) follow: bool,
+}
+
+/// Lines, until there are no more or the stream breaks.
+pub(crate) type AuditLines = BoxStream<'static, Result<String, ClientError>>;
+
+impl OperatorClient {
+    /// Reads the log.
+    pub(crate) async fn audit(&self, extent: &AuditExtent) -> Result<AuditLines, ClientError> {
+        let path = match &extent.environment {
+            None => vec!["v1", "audit"],
+            Some(environment) => vec!["v1", "environments", environment.as_str(), "audit"],
+        };
+        let mut query = vec![("follow", extent.follow.to_string())];
+        query.extend(extent.from.map(|from| ("from", from.to_string())));
+        query.extend(extent.last.map(|last| ("last", last.to_string())));
+        query.extend(extent.chain.map(|chain| ("chain", chain.to_string())));
+        Ok(lines(self.http.get_stream(&path, &query).await?))
+    }
+
+    /// The newest checkpoint and its certificate, a line each.
+    pub(crate) async fn audit_checkpoint(&self) -> Result<String, ClientError> {
+        let request = self.http.request(Method::GET, &["v1", "audit", "checkpoint"]);
+        Ok(success(request).await?.text().await?)
+    }
+
+    /// Has the log be signed with another key.
+    pub(crate) async fn rotate_audit_key(&self) -> Result<(), ClientError> {
+        success(self.http.request(Method::POST, &["v1", "audit", "key", "rotate"])).await.map(drop)
+    }
+}
+
+fn lines(response: reqwest::Response) -> AuditLines {
+    let body = StreamReader::new(response.bytes_stream().map_err(std::io::Error::other));
+    let lines = FramedRead::new(body, LinesCodec::new_with_max_length(LINE_MAX_BYTES));
+    let lines = futures::stream::unfold(lines, |mut lines| async {
+        let line = match timeout(SILENCE, lines.next()).await {
+            Ok(None) => return None,
+            Ok(Some(Ok(line))) => Ok(line),
+            Ok(Some(Err(error))) => Err(ClientError::Unreachable { reason: error.to_string() }),
+            Err(_) => Err(ClientError::Unreachable { reason: "the stream fell silent".to_owned() }),
+        };
+        Some((line, lines))
+    });
+    // An empty one says that the manager is there.
+    lines.try_filter(|line| std::future::ready(!line.is_empty())).boxed()
+}

@@ -118,7 +118,7 @@ mod tests {
     #[test]
     fn who_has_roles_in_one_environment_works_there() {
         let grants = |environments: &[&str]| -> Vec<Grant> {
-            let environment = |name: &&str| Some(name.parse().ok()?);
+            let environment = |name: &&str| name.parse().ok();
             environments
                 .iter()
                 .map(|name| Grant { role: secretfs_wire::Role::Viewer, environment: environment(name) })

@@ -65,9 +65,14 @@ fn every_listing_is_json_on_demand() {
     let site = Site::start();
     site.serve("web-1", "web", &[("key", b"value")]);
     let _node = site.join("web-1");
-    for arguments in
-        [&["env", "ls"][..], &["secret", "ls"], &["service", "ls"], &["node", "ls"], &["node", "token", "ls"]]
-    {
+    for arguments in [
+        &["env", "ls"][..],
+        &["secret", "ls"],
+        &["service", "ls"],
+        &["node", "ls"],
+        &["node", "token", "ls"],
+        &["operator", "ls"],
+    ] {
         let listed = site.operator.json(arguments);
         assert_eq!(listed.as_array().map(Vec::len), Some(1), "{arguments:?}: {listed}");
         let table = site.operator.ok(arguments);

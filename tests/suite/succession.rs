@@ -38,6 +38,7 @@ fn serving() -> (Site, Node) {
 
 fn workers_are_unprivileged_and_confined_and_ps_tells_them_apart() {
     let (_site, node) = serving();
+    node.wait_for_standby();
     let holder = node.holder();
     assert_eq!(title(holder.pid), "secretfs: holder");
     assert_eq!(title(holder.active), "secretfs: worker (active)");

@@ -14,6 +14,7 @@ use secretfs_wire::audit::{Actor, Event, EventId, Outcome, Process, Record, Veri
 use secretfs_wire::{Action, OpenLogId, VersionId};
 
 use super::authorization::documented;
+use crate::config::RawLimitsConfig;
 use crate::listener::PeerAddress;
 use crate::testing::{TestManager, node_peer, read};
 
@@ -49,15 +50,18 @@ async fn send(
 
 #[tokio::test]
 async fn each_route_leaves_the_records_that_it_should() {
-    let manager = TestManager::start().await;
+    // One that keeps nobody waiting who is refused so often.
+    let limits = RawLimitsConfig { failures: Some(10_000), ..RawLimitsConfig::default() };
+    let manager = TestManager::start_limited(limits).await;
     let operator = TestManager::operator();
     let node = node_peer(&manager.join("prod", "node", false).await);
     let mut seen = 0;
     new_records(&manager, &mut seen).await;
     for (method, path) in documented(&manager).iter().map(|route| route.split_once(' ').expect("a route")) {
-        let concrete = ["{environment}", "{secret}", "{service}", "{target}", "{node}", "{key}"]
+        let named = ["{environment}", "{secret}", "{service}", "{target}", "{node}", "{key}", "{operator}"];
+        let concrete = named
             .iter()
-            .fold(path.to_owned(), |path, parameter| path.replace(parameter, "absent"));
+            .fold(path.replace("{role}", "viewer"), |path, parameter| path.replace(parameter, "absent"));
         let is_nodes = path.starts_with("/v1/node/");
         let (own, other) = if is_nodes { (&node, &operator) } else { (&operator, &node) };
 

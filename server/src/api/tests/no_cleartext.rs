@@ -57,7 +57,8 @@ impl Canary {
         let is_in = |trace: &Vec<u8>| text.windows(trace.len()).any(|window| window == trace.as_slice());
         let found = self.traces.iter().filter(|(_, trace)| is_in(trace));
         let mut found: Vec<_> = found.map(|(name, _)| name.clone()).collect();
-        if numbers(text).contains(&self.value.len().to_string()) {
+        // That a key has 32 bytes is known to everybody.
+        if self.value.len() == LENGTH && numbers(text).contains(&LENGTH.to_string()) {
             found.push("its length".to_owned());
         }
         found

@@ -31,6 +31,15 @@ impl Daemon {
         Self::start(&mut command, point, "demo/api_key")
     }
 
+    /// The same, without records of opens.
+    #[cfg(feature = "unaudited")]
+    pub(super) fn unaudited() -> io::Result<Self> {
+        let point = tempfile::tempdir()?;
+        let mut command = Command::new(env!("CARGO_BIN_EXE_secretfs"));
+        command.args(["dev", "--mount"]).arg(point.path()).env("SECRETFS_UNAUDITED", "1");
+        Self::start(&mut command, point, "demo/api_key")
+    }
+
     /// A file system with one file of `size` bytes.
     pub(super) fn bare(size: u64) -> io::Result<Self> {
         let point = tempfile::tempdir()?;

@@ -34,6 +34,8 @@ use self::processes::Processes;
 use self::record::{Draft, ProcessWords};
 pub(crate) use self::ring::{Backlog, DEFAULT_BYTES, Ring};
 use self::ring::{Kept, Position};
+#[cfg(feature = "unaudited")]
+pub(crate) use self::seam::Unaudited;
 pub(crate) use self::seam::{Attempt, Auditor, Caller, NotAudited, Recorded};
 use crate::handover::Channel;
 

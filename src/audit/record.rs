@@ -90,6 +90,7 @@ impl Draft<'_> {
 }
 
 /// The number of a record.
+#[cfg(test)]
 pub(super) fn number_of(words: &[u64]) -> Option<u64> {
     words.first().copied()
 }

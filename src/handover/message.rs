@@ -82,6 +82,10 @@ pub(crate) struct ServeConfig {
     pub(crate) audit_bytes: usize,
     /// Whether to serve although memory cannot be locked. Only to try things out.
     pub(crate) unlocked: bool,
+    /// Whether no open is recorded. Only to measure what that costs.
+    #[cfg(feature = "unaudited")]
+    #[serde(default)]
+    pub(crate) unaudited: bool,
 }
 
 const fn default_audit_bytes() -> usize {

@@ -15,7 +15,7 @@ use crate::client::{ClientError, NodeClient};
 /// told of each open would cost each open.
 const LOOK: Duration = Duration::from_millis(100);
 /// While somebody waits, the manager is tried again at most so often.
-const HURRIED: Duration = Duration::from_millis(200);
+const HURRIED: Duration = Duration::from_millis(100);
 
 /// How reporting goes, for `node status`.
 #[derive(Debug, Default)]

@@ -132,6 +132,8 @@ impl RawConfig {
                 cache_bytes: self.cache_bytes.unwrap_or(DEFAULT_CAPACITY),
                 audit_bytes: self.audit_bytes.unwrap_or(crate::audit::DEFAULT_BYTES),
                 unlocked: false,
+                #[cfg(feature = "unaudited")]
+                unaudited: false,
             },
             user: self.user,
             audience: if geteuid().is_root() { Audience::Everyone } else { Audience::OnlyMe },

@@ -16,7 +16,7 @@ use super::presence::{Active, Last, Mounted, Node, Shared};
 use super::source::ManagerSource;
 use super::status::Shown;
 use super::usage::Usage;
-use crate::audit::Audit;
+use crate::audit::{Audit, Auditor};
 use crate::cache::{Arena, LeftBehind, ValueCache};
 use crate::client::{ClientError, NodeClient, certificate_end};
 use crate::fs::{Change, FileSystem, Freshness, InodeKey, Layout};
@@ -55,6 +55,16 @@ pub(crate) struct Parts {
     pub(crate) audit: Arc<Audit>,
     /// The way to the holder.
     pub(crate) outbox: Outbox,
+}
+
+fn auditor(audit: &Arc<Audit>, config: &ServeConfig, mount: usize) -> Arc<dyn Auditor> {
+    #[cfg(feature = "unaudited")]
+    if config.unaudited {
+        tracing::warn!("opens are not recorded: this build and its setting are for measuring only");
+        return Arc::new(crate::audit::Unaudited);
+    }
+    let _ = config;
+    audit.of_mount(mount)
 }
 
 /// The way to the notifier, and back from it.
@@ -116,7 +126,7 @@ impl Prepared {
             let file_system = FileSystem::new(
                 cache.clone(),
                 freshness.clone(),
-                audit.of_mount(place),
+                auditor(&audit, &config, place),
                 ledger.handles(place),
                 InodeKey::for_node(about.id),
                 layout,

@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use rustix::mount::{
     MountFlags, MountPropagationFlags, UnmountFlags, mount_bind, mount_change, mount_remount, unmount,
 };
-use rustix::process::{chdir, pivot_root};
+use rustix::process::{chdir, chroot};
 use rustix::thread::CapabilitySet;
 
 use crate::host::confinement::seccomp::{ANY, Alternative, Argument as A, Rule};
@@ -76,10 +76,9 @@ fn change_root() -> Result<(), Errno> {
     mount_bind(PROC, PROC)?;
     mount_remount(PROC, MountFlags::BIND | LOOK_ONLY, "")?;
     chdir(PROC)?;
-    // In the place of the root, which then lies on it and is taken away with all that is mounted there.
-    pivot_root(".", ".")?;
-    unmount(".", UnmountFlags::DETACH)?;
-    chdir("/")
+    // With all that is mounted below. Who is in it keeps it, and this process is in `/proc`.
+    unmount("/", UnmountFlags::DETACH)?;
+    chroot(".")
 }
 
 /// Enters the rest of the sandbox, for good, on the only thread that there is.

@@ -26,6 +26,7 @@ trials! {
     nothing_is_opened_without_a_record_where_one_is_required,
     over_killed_workers_and_a_manager_in_trouble_every_success_is_on_record,
     a_killed_witness_is_replaced_and_costs_no_open,
+    a_witness_has_no_more_rights_than_it_needs,
     what_is_opened_faster_than_it_is_told_is_counted,
     an_outage_is_caught_up_with,
     an_attachment_says_whether_a_record_is_required,
@@ -161,6 +162,33 @@ fn a_killed_witness_is_replaced_and_costs_no_open() {
         opens.into_iter().find(|open| open.process.pid == pid)
     });
     assert_eq!(last.process.executable, Some(path_of("cat")));
+}
+
+fn a_witness_has_no_more_rights_than_it_needs() {
+    let area = Area::new();
+    let manager = manager(AuditMode::Buffered);
+    let node = node(&area, &manager, "");
+    // Who has answered is confined.
+    cat_as(2_000, &node.path("web/key"));
+    let witness = node.holder().witness;
+    let read = |file: &str| fs::read_to_string(format!("/proc/{witness}/{file}")).expect("a process");
+    assert_eq!(read("cmdline").trim_end_matches('\0'), "secretfs: witness");
+    let status = read("status");
+    let field = |name: &str| {
+        let line = status.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("no {name}"));
+        line.split_once(':').expect("a field").1.trim().to_owned()
+    };
+    const DAC_READ_SEARCH: u64 = 1 << 2;
+    const SYS_PTRACE: u64 = 1 << 19;
+    let looks = DAC_READ_SEARCH | SYS_PTRACE;
+    for (set, expected) in [("CapInh", 0), ("CapPrm", looks), ("CapEff", looks), ("CapBnd", 0), ("CapAmb", 0)]
+    {
+        assert_eq!(u64::from_str_radix(&field(set), 16), Ok(expected), "{set} in {status}");
+    }
+    assert_eq!((field("NoNewPrivs").as_str(), field("Seccomp").as_str()), ("1", "2"), "{status}");
+    assert_eq!(field("Threads"), "1");
+    let mounts = read("mountinfo");
+    assert!(!mounts.contains("fuse") && mounts.lines().count() <= 1, "it sees {mounts}");
 }
 
 fn what_is_opened_faster_than_it_is_told_is_counted() {

@@ -202,7 +202,7 @@ impl State {
         let breaks = || Err(io::ErrorKind::ConnectionAborted.into());
         match recording {
             Recording::No => return breaks(),
-            Recording::InTrouble if number % 3 == 0 => return breaks(),
+            Recording::InTrouble if number % 8 == 3 => return breaks(),
             Recording::InTrouble | Recording::Yes => {}
         }
         let mut recorded = self.opens.recorded.lock().expect("no panic");
@@ -216,7 +216,7 @@ impl State {
         }
         drop(recorded);
         match recording {
-            Recording::InTrouble if number % 3 == 1 => breaks(),
+            Recording::InTrouble if number % 8 == 6 => breaks(),
             _ => reply(out, b""),
         }
     }

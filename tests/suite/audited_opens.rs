@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::process::Signal;
@@ -34,7 +34,7 @@ trials! {
 
 /// How many opens there are while everything is killed.
 pub(crate) fn audited_opens() -> usize {
-    std::env::var("SECRETFS_TEST_OPENS").map_or(400, |count| count.parse().expect("a number"))
+    std::env::var("SECRETFS_TEST_OPENS").map_or(200, |count| count.parse().expect("a number"))
 }
 
 pub(crate) fn node(area: &Area, manager: &FakeManager, settings: &str) -> Node {
@@ -124,28 +124,53 @@ fn over_killed_workers_and_a_manager_in_trouble_every_success_is_on_record() {
     let manager = manager(AuditMode::Required);
     let node = node(&area, &manager, "deadline = \"5s\"");
     manager.set_recording(Recording::InTrouble);
-    let over = AtomicBool::new(false);
-    let path = node.path("web/key");
-    let succeeded = thread::scope(|scope| {
-        let killer = scope.spawn(|| {
-            let mut kills = 0;
-            while !over.load(Ordering::Relaxed) {
-                node.wait_for_standby();
-                node.signal(node.holder().active, Signal::KILL);
-                kills += 1;
-            }
-            kills
-        });
-        let opens = (0..audited_opens()).filter(|_| File::open(&path).is_ok()).count();
-        over.store(true, Ordering::Relaxed);
-        assert!(killer.join().expect("no panic") > 2, "workers were killed meanwhile");
-        opens
-    });
-    let recorded = manager.opens().iter().filter(|open| open.failure.is_none()).count();
+    let (succeeded, kills) = open_while_killing(&node, || {});
+    assert!(kills > 2, "workers were killed meanwhile");
     assert!(succeeded > audited_opens() / 2, "{succeeded} opens succeeded");
+    let recorded = manager.opens().iter().filter(|open| open.failure.is_none()).count();
     assert!(recorded >= succeeded, "{succeeded} succeeded and {recorded} are on record");
     assert!(manager.told_again() > 0, "nothing was in doubt");
     assert_eq!(manager.lost(), 0);
+}
+
+/// Opens `web/key` again and again, and kills workers under it, as often as some opens have succeeded since
+/// the last time. `disturb` is called all the while. Tells how many succeeded and how many were killed.
+pub(crate) fn open_while_killing(node: &Node, mut disturb: impl FnMut()) -> (usize, usize) {
+    const EACH: usize = 10;
+    const LOOK: Duration = Duration::from_millis(1);
+    let (over, done) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let path = node.path("web/key");
+    thread::scope(|scope| {
+        let killer = scope.spawn(|| {
+            let (mut kills, mut next) = (0, EACH);
+            while !over.load(Ordering::Relaxed) {
+                if done.load(Ordering::Relaxed) < next {
+                    thread::sleep(LOOK);
+                    continue;
+                }
+                node.wait_for_standby();
+                node.signal(node.holder().active, Signal::KILL);
+                kills += 1;
+                next = done.load(Ordering::Relaxed) + EACH;
+            }
+            kills
+        });
+        let reader = scope.spawn(|| {
+            let opens = (0..audited_opens()).map(|_| File::open(&path).is_ok());
+            let succeeded = opens.filter(|succeeded| {
+                done.fetch_add(1, Ordering::Relaxed);
+                *succeeded
+            });
+            let succeeded = succeeded.count();
+            over.store(true, Ordering::Relaxed);
+            succeeded
+        });
+        while !over.load(Ordering::Relaxed) {
+            disturb();
+            thread::sleep(LOOK);
+        }
+        (reader.join().expect("no panic"), killer.join().expect("no panic"))
+    })
 }
 
 fn a_killed_witness_is_replaced_and_costs_no_open() {

@@ -1,16 +1,11 @@
 //! Opens of programs in containers, and what the manager's own log says of opens.
 
 use std::collections::BTreeSet;
-use std::fs::File;
-use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 
-use rustix::process::Signal;
 use secretfs_wire::audit::{AuditMode, Event, Outcome};
 use serde_json::Value;
 
-use crate::audited_opens::{audited_opens, cat_as, manager, node, path_of};
+use crate::audited_opens::{cat_as, manager, node, open_while_killing, path_of};
 use crate::harness::area::Area;
 use crate::harness::engine::Engine;
 use crate::harness::requirement::trials;
@@ -123,28 +118,12 @@ fn over_killed_workers_and_managers_every_success_is_in_the_log() {
     node.run_connected();
     node.wait_for("web/key", b"value");
     let before = logged(&site).iter().filter(|event| event.outcome == Outcome::Done).count();
-    let over = AtomicBool::new(false);
-    let path = node.path("web/key");
-    let succeeded = thread::scope(|scope| {
-        scope.spawn(|| {
-            while !over.load(Ordering::Relaxed) {
-                node.wait_for_standby();
-                node.signal(node.holder().active, Signal::KILL);
-            }
-        });
-        let reader = scope.spawn(|| {
-            let opens = (0..audited_opens()).map(|_| File::open(&path).map(drop));
-            let opened: Vec<io::Result<()>> = opens.collect();
-            over.store(true, Ordering::Relaxed);
-            opened.iter().filter(|opened| opened.is_ok()).count()
-        });
-        while !over.load(Ordering::Relaxed) {
-            site.manager.kill();
-            site.manager.run();
-        }
-        reader.join().expect("no panic")
+    let manager = &mut site.manager;
+    let (succeeded, kills) = open_while_killing(&node, || {
+        manager.kill();
+        manager.run();
     });
+    assert!(kills > 0 && succeeded > 0, "{kills} kills, {succeeded} opens");
     let logged = logged(&site).iter().filter(|event| event.outcome == Outcome::Done).count() - before;
-    assert!(succeeded > 0);
     assert!(logged >= succeeded, "{succeeded} succeeded and {logged} are in the log");
 }

@@ -261,7 +261,7 @@ async fn a_full_disk_refuses_and_it_goes_on_when_there_is_room() {
     log.limit_pages(2).await;
     let mut refused = 0;
     let fill = Instant::now();
-    while refused < 3 {
+    while refused < 1 {
         assert!(fill.elapsed() < Duration::from_secs(20), "it never fills");
         let many = (0..100).map(|number| event(number).into()).collect();
         if let Err(error) = audit.record(many, Durability::Power).await {
@@ -271,13 +271,13 @@ async fn a_full_disk_refuses_and_it_goes_on_when_there_is_room() {
     }
     let trouble = audit.status().trouble().expect("trouble");
     assert_eq!(trouble, "the audit log cannot be written: the disk is full");
-    assert_eq!(audit.status().failures(), 300);
+    assert_eq!(audit.status().failures(), 100);
     log.limit_pages(10_000).await;
     poll("it is written again", async || audit.status().trouble().is_none()).await;
     record(&audit, 1).await;
     let all = records(&audit).await;
     let gap = all.iter().find(|record| record.event.action == Action::AuditGap).expect("a gap");
-    assert_eq!(gap.event.count, Some(300));
+    assert_eq!(gap.event.count, Some(100));
     signed(&audit).await;
     rig.verify(&audit).await.expect("whole");
 }

@@ -192,7 +192,8 @@ impl Manager {
         Connection::open_unverified(self.address).ok()?.request(method, path, "").ok()
     }
 
-    fn launch(&mut self) {
+    /// Starts it (again), for those who know what to wait for.
+    pub(crate) fn launch(&mut self) {
         let mut command = secretfs_on(self.host.as_deref());
         command.args(["manager", "run"]).env("SECRETFS_CONFIG", &self.config).env("SECRETFS_LOG", "debug");
         command.envs(self.environment.iter().cloned());

@@ -91,7 +91,9 @@ async fn each_route_leaves_the_records_that_it_should() {
         }
         for (caller, outcome) in [(Some(other), StatusCode::FORBIDDEN), (None, StatusCode::UNAUTHORIZED)] {
             if send(&manager, caller, method, &concrete).await == outcome {
-                let events = new_records(&manager, &mut seen).await;
+                let mut events = new_records(&manager, &mut seen).await;
+                // How often it was before comes along after a while.
+                events.retain(|event| event.count.is_none());
                 if caller.is_none() && path == "/v1/audit/checkpoint" {
                     assert_eq!(events.len(), 0, "the same as for /v1/audit just before, and counted");
                     continue;

@@ -1,7 +1,7 @@
 use secretfs_wire::ChainId;
 use secretfs_wire::audit::{EventId, RecordHash};
 use sqlx::sqlite::SqliteConnection;
-use sqlx::{QueryBuilder, Row as _, Sqlite as Driver};
+use sqlx::{Connection as _, QueryBuilder, Row as _, Sqlite as Driver};
 
 use super::SqliteAudit;
 use crate::store::sqlite::columns::{Columns as _, integer};
@@ -13,54 +13,67 @@ const ROWS: usize = 200;
 impl SqliteAudit {
     pub(super) async fn write(&self, chain: ChainId, batch: AuditBatch) -> Result<(), AppendError> {
         let mut connection = self.writer.acquire().await.map_err(StoreError::from)?;
-        // In effect from the next transaction on; inside of one it cannot be changed.
-        let synchronous = match batch.durable {
-            true => "PRAGMA synchronous = FULL",
-            false => "PRAGMA synchronous = NORMAL",
-        };
-        sqlx::query(synchronous).execute(&mut *connection).await.map_err(StoreError::from)?;
-        use sqlx::Connection as _;
-        let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(StoreError::from)?;
-        let found = head(&mut transaction, chain).await?;
-        if found != batch.after {
-            let number = |head: Option<Head>| head.map_or(0, |head| head.sequence);
-            return Err(AppendError::Moved { expected: number(batch.after), found: number(found) });
+        let written = write(&mut connection, chain, batch).await;
+        if matches!(written, Err(AppendError::Store(_))) && self.is_in_file {
+            // After a commit that failed it is not known whether its transaction is over.
+            let _ = connection.close().await;
         }
-        if found.is_none() {
-            begin(&mut transaction, chain).await?;
-        }
-        for rows in batch.records.chunks(ROWS) {
-            insert(&mut transaction, chain, rows).await?;
-        }
-        if let Some(signed) = &batch.checkpoint {
-            let text =
-                serde_json::to_string(signed).map_err(|_| StoreError::Corrupt { column: "checkpoint" })?;
-            // Of two at the same place the first says as much.
-            sqlx::query("INSERT INTO checkpoints (chain, sequence, checkpoint) VALUES (?, ?, ?) ON CONFLICT DO NOTHING")
-                .bind(integer(chain.as_u64()))
-                .bind(integer(signed.checkpoint.sequence))
-                .bind(text)
-                .execute(&mut *transaction)
-                .await
-                .map_err(StoreError::from)?;
-        }
-        if let Some(key) = &batch.key {
-            replace_key(&mut transaction, chain, key).await?;
-        }
-        for ((node, log), total) in &batch.losses {
-            sqlx::query(
-                "INSERT INTO losses (node, log, total) VALUES (?, ?, ?)
-                 ON CONFLICT DO UPDATE SET total = excluded.total",
-            )
-            .bind(integer(node.as_u64()))
-            .bind(integer(log.as_u64()))
-            .bind(integer(*total))
-            .execute(&mut *transaction)
-            .await
-            .map_err(StoreError::from)?;
-        }
-        Ok(transaction.commit().await.map_err(StoreError::from)?)
+        written
     }
+}
+
+async fn write(
+    connection: &mut SqliteConnection,
+    chain: ChainId,
+    batch: AuditBatch,
+) -> Result<(), AppendError> {
+    // In effect from the next transaction on; inside of one it cannot be changed.
+    let synchronous = match batch.durable {
+        true => "PRAGMA synchronous = FULL",
+        false => "PRAGMA synchronous = NORMAL",
+    };
+    sqlx::query(synchronous).execute(&mut *connection).await.map_err(StoreError::from)?;
+    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(StoreError::from)?;
+    let found = head(&mut transaction, chain).await?;
+    if found != batch.after {
+        let number = |head: Option<Head>| head.map_or(0, |head| head.sequence);
+        return Err(AppendError::Moved { expected: number(batch.after), found: number(found) });
+    }
+    if found.is_none() {
+        begin(&mut transaction, chain).await?;
+    }
+    for rows in batch.records.chunks(ROWS) {
+        insert(&mut transaction, chain, rows).await?;
+    }
+    if let Some(signed) = &batch.checkpoint {
+        let text = serde_json::to_string(signed).map_err(|_| StoreError::Corrupt { column: "checkpoint" })?;
+        // Of two at the same place the first says as much.
+        sqlx::query(
+            "INSERT INTO checkpoints (chain, sequence, checkpoint) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+        )
+        .bind(integer(chain.as_u64()))
+        .bind(integer(signed.checkpoint.sequence))
+        .bind(text)
+        .execute(&mut *transaction)
+        .await
+        .map_err(StoreError::from)?;
+    }
+    if let Some(key) = &batch.key {
+        replace_key(&mut transaction, chain, key).await?;
+    }
+    for ((node, log), total) in &batch.losses {
+        sqlx::query(
+            "INSERT INTO losses (node, log, total) VALUES (?, ?, ?)
+                 ON CONFLICT DO UPDATE SET total = excluded.total",
+        )
+        .bind(integer(node.as_u64()))
+        .bind(integer(log.as_u64()))
+        .bind(integer(*total))
+        .execute(&mut *transaction)
+        .await
+        .map_err(StoreError::from)?;
+    }
+    Ok(transaction.commit().await.map_err(StoreError::from)?)
 }
 
 /// The last record of a chain.

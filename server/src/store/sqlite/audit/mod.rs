@@ -24,6 +24,7 @@ const READERS: u32 = 3;
 pub(crate) struct SqliteAudit {
     writer: SqlitePool,
     readers: SqlitePool,
+    is_in_file: bool,
 }
 
 impl SqliteAudit {
@@ -44,7 +45,7 @@ impl SqliteAudit {
         };
         let writer = pool(1).connect_with(options.clone()).await?;
         MIGRATIONS.run(&writer).await.map_err(|error| StoreError::Database(Box::new(error)))?;
-        Ok(Self { writer, readers: pool(READERS).connect_with(options).await? })
+        Ok(Self { writer, readers: pool(READERS).connect_with(options).await?, is_in_file: true })
     }
 
     /// A log that is gone when this is dropped.
@@ -54,7 +55,7 @@ impl SqliteAudit {
         let pool = pool.idle_timeout(None).max_lifetime(None).test_before_acquire(false);
         let pool = pool.acquire_timeout(BUSY_TIMEOUT).connect_with(options).await?;
         MIGRATIONS.run(&pool).await.map_err(|error| StoreError::Database(Box::new(error)))?;
-        Ok(Self { writer: pool.clone(), readers: pool })
+        Ok(Self { writer: pool.clone(), readers: pool, is_in_file: false })
     }
 
     /// Ends all chains of a log that came from a backup, so that whoever opens it begins a new one.

@@ -82,8 +82,8 @@ macro_rules! types {
         }
 
         impl Types {
-            fn new() -> Result<Self, cedar_policy::ParseErrors> {
-                Ok(Self { $($field: $name.parse()?,)* })
+            fn new() -> Result<Self, Box<cedar_policy::ParseErrors>> {
+                Ok(Self { $($field: $name.parse().map_err(Box::new)?,)* })
             }
         }
     };

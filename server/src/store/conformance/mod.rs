@@ -411,7 +411,7 @@ async fn revisions(store: &dyn Store) {
     let shown = &store.published(&here).await.expect("what is published").services[0].targets[0];
     assert_eq!(shown.audit, AuditMode::Required);
     let details = store.service(&here, &web).await.expect("details");
-    assert_eq!(details.attachments, [owned.clone()]);
+    assert_eq!(details.attachments, std::slice::from_ref(&owned));
     store.add_version(&here, &name("db"), version(&here, 2, 4)).await.expect("rotated");
     expect("a rotation", true).await;
     store.make_current(&here, &name("db"), None, at(5)).await.expect("rolled back");

@@ -4,6 +4,7 @@
 use std::fs;
 use std::io::Read as _;
 use std::process::Stdio;
+use std::thread;
 
 use rustix::process::Signal;
 
@@ -27,6 +28,8 @@ fn secrets() -> usize {
 
 /// How many of them a node reads all the time.
 const READ: usize = 20;
+/// Over how many connections they are created.
+const CONNECTIONS: usize = 4;
 
 #[allow(clippy::print_stdout, reason = "a figure that people ask for")]
 fn data_keys_move_through_all_backends_under_readers_whoever_is_killed() {
@@ -94,13 +97,12 @@ fn data_keys_move_through_all_backends_under_readers_whoever_is_killed() {
         warm_readers.count(),
     );
     assert_eq!(warm_readers.end(), [""; 0], "of what is in memory");
-    // Every one of them opens: what is rotated to its own value is opened to be compared.
-    let mut connection = connect(&site);
+    // Every one of them opens, and is what it was.
+    site.operator.ok(&["service", "assign", "all", "--node", "web-2"]);
+    cold.wait_for(&format!("all/{}", names[0]), &value(&names[0]));
     for name in &names {
-        let body = String::from_utf8(value(name)).expect("text");
-        let path = format!("/v1/environments/prod/secrets/{name}/versions");
-        let reply = connection.request("POST", &path, &body).expect("an answer");
-        assert_eq!(reply.status, 200, "{name} is what it was: {}", reply.body);
+        let read = cold.read(&format!("all/{name}")).expect(name);
+        assert_eq!(read, value(name), "{name} is what it was");
     }
 }
 
@@ -110,13 +112,27 @@ fn connect(site: &Site) -> Connection {
     Connection::open(site.manager.address(), &roots, Some(credential)).expect("a connection")
 }
 
+/// Creates the secrets and attaches them to the service `all`, over several connections, so that what the
+/// manager has to write is written together.
 fn create_all(site: &Site, names: &[String]) {
-    let mut connection = connect(site);
-    for name in names {
-        let body = String::from_utf8(value(name)).expect("text");
-        let path = format!("/v1/environments/prod/secrets/{name}");
-        assert_eq!(connection.request("POST", &path, &body).expect("an answer").status, 201, "{name}");
-    }
+    site.operator.ok(&["service", "create", "all"]);
+    thread::scope(|scope| {
+        for names in names.chunks(names.len().div_ceil(CONNECTIONS)) {
+            scope.spawn(move || {
+                let mut connection = connect(site);
+                for name in names {
+                    let body = String::from_utf8(value(name)).expect("text");
+                    let path = format!("/v1/environments/prod/secrets/{name}");
+                    let created = connection.request("POST", &path, &body).expect("an answer");
+                    assert_eq!(created.status, 201, "{name}: {}", created.body);
+                    let path = "/v1/environments/prod/services/all/attachments";
+                    let body = format!("{{\"secret\":\"{name}\"}}");
+                    let attached = connection.request("POST", path, &body).expect("an answer");
+                    assert_eq!(attached.status, 200, "{name}: {}", attached.body);
+                }
+            });
+        }
+    });
 }
 
 /// Starts a migration slow enough to be killed, and waits until it says that it has moved something.

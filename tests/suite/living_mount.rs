@@ -139,6 +139,7 @@ fn a_running_container_reads_again_after_the_whole_daemon_was_killed() {
     assert_eq!(read().stdout, "valuevaluevalue");
     let mut took = Vec::new();
     for _ in 0..DEATHS {
+        node.wait_for_standby();
         let holder = node.holder();
         for pid in [holder.pid, holder.active, holder.standby] {
             node.signal(pid, Signal::KILL);

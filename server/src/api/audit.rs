@@ -5,17 +5,21 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
+use futures::StreamExt as _;
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
-use secretfs_wire::api::JSON_LINES;
+use secretfs_wire::api::{ErrorCode, JSON_LINES};
 use secretfs_wire::audit::Line;
-use secretfs_wire::{ChainId, EnvironmentName};
+use secretfs_wire::{Action, ChainId, EnvironmentName};
 use serde::Deserialize;
+use tokio::time::sleep;
 use utoipa::IntoParams;
 
-use super::extract::{InEnvironment, Path, Query};
-use crate::app::App;
+use super::extract::{Asker, InEnvironment, Path, Query};
+use crate::app::{App, now};
 use crate::audit::{Export, Extent};
+use crate::authn::Identity;
+use crate::authz::Resource;
 use crate::error::Error;
 
 /// What of the log is wanted.
@@ -41,19 +45,21 @@ pub(super) struct Wanted {
     responses((status = 200, body = String, content_type = "application/jsonl")))]
 pub(super) async fn all(
     State(app): State<Arc<App>>,
+    asker: Asker,
     Query(wanted): Query<Wanted>,
 ) -> Result<Response, Error> {
-    export(&app, wanted, None).await
+    export(&app, asker, wanted, None).await
 }
 
 #[utoipa::path(get, path = "/v1/environments/{environment}/audit", params(InEnvironment, Wanted),
     responses((status = 200, body = String, content_type = "application/jsonl")))]
 pub(super) async fn of_environment(
     State(app): State<Arc<App>>,
+    asker: Asker,
     Path(at): Path<InEnvironment>,
     Query(wanted): Query<Wanted>,
 ) -> Result<Response, Error> {
-    export(&app, wanted, Some(at.environment)).await
+    export(&app, asker, wanted, Some(at.environment)).await
 }
 
 /// The newest checkpoint, after the certificate of its key.
@@ -79,7 +85,12 @@ pub(super) async fn rotate(State(app): State<Arc<App>>) -> Result<StatusCode, Er
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn export(app: &App, wanted: Wanted, environment: Option<EnvironmentName>) -> Result<Response, Error> {
+async fn export(
+    app: &Arc<App>,
+    asker: Asker,
+    wanted: Wanted,
+    environment: Option<EnvironmentName>,
+) -> Result<Response, Error> {
     let (own, log) = app.audit.chain()?;
     let chain = wanted.chain.unwrap_or(own);
     if chain != own && log.chains().await?.iter().all(|kept| kept.id != chain) {
@@ -90,6 +101,7 @@ async fn export(app: &App, wanted: Wanted, environment: Option<EnvironmentName>)
         (None, Some(count)) => log.tail(chain, environment.as_ref(), count).await?,
         (Some(_), Some(_)) => return Err(Error::Invalid("name either from or last".to_owned())),
     };
+    let about = environment.clone().map_or_else(Resource::default, Resource::environment);
     let extent = Extent { from, limit: wanted.limit, environment, follow: wanted.follow };
     let export = Export::new(
         Arc::clone(log),
@@ -99,6 +111,26 @@ async fn export(app: &App, wanted: Wanted, environment: Option<EnvironmentName>)
         app.config.heartbeat_interval,
         app.stopping.clone(),
     );
-    let body = Body::from_stream(export.lines());
+    let body = Body::from_stream(export.lines().take_until(Box::pin(refused(Arc::clone(app), asker, about))));
     Ok(([(CONTENT_TYPE, JSON_LINES)], body).into_response())
+}
+
+/// Ends when the caller would be refused if it asked anew: who follows is let go with a certificate that
+/// ends, or a role that is taken away, a heartbeat later at most.
+async fn refused(app: Arc<App>, asker: Asker, about: Resource) {
+    let Asker { certificate, address, .. } = asker;
+    loop {
+        sleep(app.config.heartbeat_interval).await;
+        match Identity::of(certificate.clone(), app.store.as_ref(), now()).await {
+            Ok(identity) => {
+                let decided = app.authorizer.decide(&identity, Action::AuditRead, &about, address);
+                if !decided.is_ok_and(|decision| decision.is_allowed()) {
+                    return;
+                }
+            }
+            // What it is now is not known.
+            Err(error) if error.code() == ErrorCode::Unavailable => {}
+            Err(_) => return,
+        }
+    }
 }

@@ -16,7 +16,7 @@ use crate::error::Error;
 #[utoipa::path(get, path = "/v1/environments", responses((status = 200, body = [Environment])))]
 pub(super) async fn list(
     State(app): State<Arc<App>>,
-    Asker { identity, address }: Asker,
+    Asker { identity, address, .. }: Asker,
 ) -> Result<Answer<Vec<Environment>>, Error> {
     let mut visible = Vec::new();
     for environment in app.environments().await? {

@@ -67,6 +67,7 @@ impl FromRequestParts<Arc<App>> for Caller {
 /// Who asks and from where, for a handler whose answer depends on what that caller may see.
 pub(super) struct Asker {
     pub(super) identity: Identity,
+    pub(super) certificate: Option<PeerCertificate>,
     pub(super) address: IpAddr,
 }
 
@@ -76,7 +77,8 @@ impl FromRequestParts<Arc<App>> for Asker {
     async fn from_request_parts(parts: &mut Parts, _: &Arc<App>) -> Result<Self, Error> {
         let identity = parts.extensions.get::<Identity>().cloned();
         let identity = identity.ok_or_else(|| Error::internal("this route is not guarded"))?;
-        Ok(Self { identity, address: address_in(&parts.extensions) })
+        let certificate = parts.extensions.get().cloned();
+        Ok(Self { identity, certificate, address: address_in(&parts.extensions) })
     }
 }
 

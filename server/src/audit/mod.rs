@@ -11,6 +11,7 @@ mod folding;
 mod key;
 mod opening;
 mod patrol;
+mod request;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -34,7 +35,8 @@ pub(crate) use status::Status;
 
 use folding::Folding;
 use opening::Means;
-use writer::{Request, Writer};
+use request::Request;
+use writer::Writer;
 
 /// How many calls may wait to be recorded. More wait for a place here.
 const QUEUE: usize = 4096;

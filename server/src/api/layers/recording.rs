@@ -32,7 +32,8 @@ impl Kind {
             Action::ManagerHealth | Action::NodeFollow | Action::NodeReport | Action::NodeAudit => {
                 Self::Unrecorded
             }
-            Action::NodeSession | Action::NodeFetch => Self::Read,
+            // A question, whatever its method.
+            Action::NodeSession | Action::NodeFetch | Action::PolicyExplain => Self::Read,
             _ if method.is_safe() => Self::Read,
             _ => Self::Change,
         }

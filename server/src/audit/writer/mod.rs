@@ -1,15 +1,18 @@
+mod signing;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use secretfs_wire::audit::{Actor, Event, EventId, KeyFingerprint, Outcome, Record, SignedCheckpoint};
 use secretfs_wire::{Action, ChainId};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
 use super::error::AuditError;
 use super::key::SigningKey;
 use super::opening::Opened;
+use super::request::{Done, Request};
 use super::status::Status;
 use super::{AuditSettings, Durability, Entry};
 use crate::app::now;
@@ -23,15 +26,6 @@ use crate::store::{
 const BATCH: usize = 1000;
 /// How soon a log that could not be written is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
-
-type Done = oneshot::Sender<Result<(), AuditError>>;
-
-/// What the writer is asked for.
-pub(super) enum Request {
-    Record { entries: Vec<Entry>, durability: Durability, done: Done },
-    Rotate { done: Done },
-    Close { entries: Vec<Entry>, done: Done },
-}
 
 /// The one task that writes a chain.
 pub(super) struct Writer {
@@ -64,6 +58,8 @@ struct Draft {
     losses: BTreeMap<LossSource, u64>,
     events: BTreeSet<EventId>,
     durable: bool,
+    /// How many events that could not be written the first record tells of.
+    refused: u64,
 }
 
 impl Writer {
@@ -143,7 +139,11 @@ impl Writer {
 
     /// Serves what waits, and says whether that was the end.
     async fn serve(&mut self, waiting: Vec<Request>) -> bool {
-        let (mut draft, mut answers, mut is_over) = (Draft::default(), Vec::new(), false);
+        let mut draft = match self.draft().await {
+            Ok(draft) => draft,
+            Err(error) => return self.refuse(waiting, &error),
+        };
+        let (mut answers, mut is_over) = (Vec::new(), false);
         for request in waiting {
             let (entries, durability, done) = match request {
                 Request::Record { entries, durability, done } => (entries, durability, done),
@@ -167,6 +167,37 @@ impl Writer {
         }
         self.finish(draft, answers).await;
         is_over
+    }
+
+    /// Refuses what waits, and says whether that was the end.
+    fn refuse(&mut self, waiting: Vec<Request>, error: &AuditError) -> bool {
+        let events = waiting.iter().map(Request::events).sum::<usize>();
+        self.count_refused(u64::try_from(events).unwrap_or(u64::MAX));
+        self.fail(error);
+        let is_over = waiting.iter().any(|request| matches!(request, Request::Close { .. }));
+        for request in waiting {
+            let (Request::Record { done, .. } | Request::Close { done, .. } | Request::Rotate { done }) =
+                request;
+            let _ = done.send(Err(error.clone()));
+        }
+        is_over
+    }
+
+    fn count_refused(&mut self, events: u64) {
+        self.refused = self.refused.saturating_add(events);
+        self.status.refused(events);
+    }
+
+    /// What is written next: first, how much could not be.
+    async fn draft(&mut self) -> Result<Draft, AuditError> {
+        self.find_out().await?;
+        if self.refused == 0 {
+            return Ok(Draft::default());
+        }
+        let mut event = Event::new(Action::AuditGap, Outcome::Failed, Actor::Manager);
+        event.count = Some(self.refused);
+        let records = vec![self.next(self.head, event, None)?];
+        Ok(Draft { records, refused: self.refused, durable: true, ..Draft::default() })
     }
 
     fn head_of(&self, draft: &Draft) -> Head {
@@ -232,11 +263,11 @@ impl Writer {
         if answers.is_empty() {
             return;
         }
-        let events = u64::try_from(draft.records.len()).unwrap_or(u64::MAX).max(1);
+        let told = usize::from(draft.refused > 0);
+        let events = u64::try_from(draft.records.len() - told).unwrap_or(u64::MAX).max(1);
         let committed = self.commit(draft, None, None).await;
         if let Err(error) = &committed {
-            self.refused = self.refused.saturating_add(events);
-            self.status.refused(events);
+            self.count_refused(events);
             self.fail(error);
         }
         for done in answers {
@@ -253,7 +284,6 @@ impl Writer {
         if self.status.is_broken() {
             return Err(AuditError::Broken(self.status.broken_reason().unwrap_or_default()));
         }
-        self.find_out().await?;
         let (head, records) = (self.head_of(&draft), draft.records.len());
         let signed = checkpoint.as_ref().map(|signed| signed.checkpoint.time);
         if records == 0 && checkpoint.is_none() {
@@ -278,6 +308,7 @@ impl Writer {
         }
         self.head = head;
         self.losses.extend(draft.losses);
+        self.refused -= draft.refused;
         self.status.committed(u64::try_from(records).unwrap_or_default(), head.sequence);
         if let Some(time) = signed {
             (self.signed, self.signed_at) = (head.sequence, Instant::now());
@@ -328,67 +359,12 @@ impl Writer {
 
     /// Tries whether it can be written again, by a record of how much could not be.
     async fn mend(&mut self) {
-        let mut event = Event::new(Action::AuditGap, Outcome::Failed, Actor::Manager);
-        event.count = Some(self.refused);
-        let mut draft = Draft { durable: true, ..Draft::default() };
-        let tried = match self.next(self.head, event, None) {
-            Ok(record) => {
-                draft.records.push(record);
-                self.commit(draft, None, None).await
-            }
+        let tried = match self.draft().await {
+            Ok(draft) => self.commit(draft, None, None).await,
             Err(error) => Err(error),
         };
-        match tried {
-            Ok(()) => self.refused = 0,
-            Err(error) => self.fail(&error),
-        }
-    }
-
-    /// Signs for all that is written.
-    async fn checkpoint(&mut self) -> Result<(), AuditError> {
-        if self.signed == self.head.sequence || self.status.is_broken() {
-            return Ok(());
-        }
-        let signed = self.sign(self.head)?;
-        self.commit(Draft { durable: true, ..Draft::default() }, Some(signed), None).await
-    }
-
-    fn sign(&self, head: Head) -> Result<SignedCheckpoint, AuditError> {
-        let signed = self.key.sign(self.chain, head, now());
-        signed.map_err(|error| AuditError::Unwritable(error.to_string()))
-    }
-
-    fn is_key_old(&self) -> bool {
-        let age = Duration::try_from(now().duration_since(self.key.made)).unwrap_or_default();
-        age > self.settings.key_lifetime
-    }
-
-    /// Another key from now on: a record names it, and the last checkpoint under the old one signs that.
-    async fn rotate(&mut self) -> Result<(), AuditError> {
-        let made = SigningKey::make(&self.authority, &self.root, self.chain, now());
-        let (key, kept) = made.map_err(|error| AuditError::Unwritable(crate::error::chain(&error)))?;
-        self.find_out().await?;
-        let event = Event::new(Action::AuditRotate, Outcome::Done, Actor::Manager);
-        let record = self.next(self.head, event, Some(key.fingerprint()))?;
-        let draft = Draft { records: vec![record], durable: true, ..Draft::default() };
-        let signed = self.sign(self.head_of(&draft))?;
-        let rotated = self.commit(draft, Some(signed), Some(kept)).await;
-        match &rotated {
-            Ok(()) => {
-                tracing::info!(key = %key.fingerprint(), "the audit log has another key");
-                self.key = key;
-            }
-            Err(error) => self.fail(error),
-        }
-        rotated
-    }
-}
-
-impl Request {
-    fn events(&self) -> usize {
-        match self {
-            Self::Record { entries, .. } | Self::Close { entries, .. } => entries.len(),
-            Self::Rotate { .. } => 1,
+        if let Err(error) = tried {
+            self.fail(&error);
         }
     }
 }

@@ -66,6 +66,18 @@ impl Daemon {
         Ok(daemon)
     }
 
+    /// Moves the process that was started to another CPU, and leaves those where they are that it has started:
+    /// of `secretfs dev` the manager, which is on another host than a node.
+    pub(super) fn move_to(&self, cpu: usize) -> io::Result<()> {
+        let mut other = rustix::thread::CpuSet::new();
+        other.set(cpu);
+        for task in fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
+            let thread = task?.file_name().to_str().and_then(|name| Pid::from_raw(name.parse().ok()?));
+            rustix::thread::sched_setaffinity(thread, &other)?;
+        }
+        Ok(())
+    }
+
     /// The file to read.
     pub(super) fn file(&self) -> &Path {
         &self.file

@@ -57,7 +57,7 @@ pub(crate) struct Audit {
 #[derive(Debug)]
 pub(crate) struct Batch {
     /// In these words.
-    pub(crate) report: OpenReport,
+    pub(crate) report: Arc<OpenReport>,
     positions: Vec<Position>,
 }
 
@@ -132,8 +132,7 @@ impl Audit {
                 count <= most
             });
         }
-        let mut batch =
-            Batch { report: OpenReport { opens: vec![], lost: None, durable: false }, positions: vec![] };
+        let (mut report, mut positions) = (OpenReport { opens: vec![], lost: None, durable: false }, vec![]);
         let mut bytes = 0;
         for Kept { position, required, words } in kept {
             let Some(open) = record::read(self.ring.log(), &words) else {
@@ -142,18 +141,19 @@ impl Audit {
                 continue;
             };
             bytes += record::size(&open);
-            if bytes > REPORT_MOST_BYTES && !batch.positions.is_empty() {
+            if bytes > REPORT_MOST_BYTES && !positions.is_empty() {
                 break;
             }
-            batch.report.durable |= required;
-            batch.report.opens.push(open);
-            batch.positions.push(position);
+            report.durable |= required;
+            report.opens.push(open);
+            positions.push(position);
         }
         let total = self.ring.lost();
         if total != lost {
-            batch.report.lost = Some(LostOpens { log: self.ring.log(), total });
+            report.lost = Some(LostOpens { log: self.ring.log(), total });
         }
-        (!batch.positions.is_empty() || batch.report.lost.is_some()).then_some(batch)
+        let is_news = !positions.is_empty() || report.lost.is_some();
+        is_news.then(|| Batch { report: Arc::new(report), positions })
     }
 
     /// Those that somebody waits for, the oldest first.

@@ -11,6 +11,7 @@ mod handles;
 mod inode;
 #[cfg(test)]
 mod model_test;
+mod opening;
 mod request;
 #[cfg(test)]
 pub(crate) mod test_manifest;
@@ -26,12 +27,10 @@ mod xattr;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use futures::FutureExt;
 use secretfs_wire::VersionId;
-use secretfs_wire::audit::AuditMode;
 use secretfs_wire::manifest::Manifest;
 use tokio::sync::watch;
 
@@ -44,12 +43,11 @@ pub(crate) use self::handles::{Handle, Handles};
 pub(crate) use self::inode::{Inode, InodeKey};
 pub(crate) use self::request::RequestId;
 pub(crate) use self::tree::{Attributes, Entry, Kind, Layout};
-use self::tree::{File, Node, Tree};
+use self::tree::{Node, Tree};
 pub(crate) use self::trouble::Trouble;
 use self::trouble::Troubles;
-use crate::audit::{Attempt, Auditor, Caller, NotAudited, Recorded};
+use crate::audit::Auditor;
 use crate::cache::{Slice, Value, ValueCache};
-use crate::source::SourceError;
 
 /// How long an open waits for a value by default: 2 seconds.
 pub(crate) const DEFAULT_DEADLINE: Duration = Duration::from_secs(2);
@@ -69,15 +67,6 @@ pub(crate) struct FileSystem {
     key: InodeKey,
     layout: Layout,
     deadline: Duration,
-}
-
-/// An open that is being answered.
-#[derive(Debug, Clone, Copy)]
-struct Opener {
-    request: RequestId,
-    caller: Caller,
-    /// How long its answer may take.
-    patience: Duration,
 }
 
 impl FileSystem {
@@ -191,148 +180,6 @@ impl FileSystem {
             }
         }
         Ok(())
-    }
-
-    /// Opens a file: pins its current version.
-    ///
-    /// What a killed worker may have done for the same request is undone first. What comes of it is on
-    /// record before it is answered.
-    pub(crate) fn open(
-        self: &Arc<Self>,
-        inode: Inode,
-        access: Access,
-        request: RequestId,
-        caller: Caller,
-    ) -> Result<Opening, FsError> {
-        self.handles.undo(request);
-        let tree = self.tree.load();
-        // Of what is not there there is nothing to record but a number.
-        let file = tree.file(inode)?;
-        let opener = Opener { request, caller, patience: self.deadline };
-        let opened = match access {
-            Access::Read => self.open_warm(file, request),
-            Access::Write => Err(FsError::ReadOnly),
-        };
-        let Some(opened) = opened.transpose() else {
-            return Ok(Opening::Wait(self.clone().open_cold(file.clone(), opener).boxed()));
-        };
-        match self.record(file, &opened, opener) {
-            Recorded::Written => opened.map(Opening::Ready),
-            Recorded::Pending(recorded) => {
-                let (fs, file) = (self.clone(), file.clone());
-                Ok(Opening::Wait(async move { fs.settle(&file, opened, recorded.await) }.boxed()))
-            }
-        }
-    }
-
-    /// Opens a file whose value is here.
-    fn open_warm(&self, file: &File, request: RequestId) -> Result<Option<Handle>, FsError> {
-        let opened = self.freshness.check().and_then(|()| match self.cache.get_ready(&file.request) {
-            Some(value) => self.pin(file, value, request),
-            None => Ok(None),
-        });
-        opened.map_err(|error| self.troubles.record(file.attributes.inode, error))
-    }
-
-    async fn open_cold(self: Arc<Self>, mut file: Arc<File>, opener: Opener) -> Result<Handle, FsError> {
-        let (inode, began) = (file.attributes.inode, Instant::now());
-        let opened = tokio::time::timeout(self.deadline, self.fetch(&mut file, opener.request)).await;
-        let opened = opened.unwrap_or(Err(FsError::TimedOut)).map_err(|error| match error {
-            // Removed while it was waited for, which is no trouble.
-            FsError::NotFound => FsError::NotFound,
-            error => self.troubles.record(inode, error),
-        });
-        let patience = self.deadline.saturating_sub(began.elapsed());
-        let recorded = match self.record(&file, &opened, Opener { patience, ..opener }) {
-            Recorded::Written => Ok(()),
-            Recorded::Pending(recorded) => recorded.await,
-        };
-        self.settle(&file, opened, recorded).inspect(|_| self.troubles.clear(inode))
-    }
-
-    fn record(&self, file: &File, opened: &Result<Handle, FsError>, opener: Opener) -> Recorded {
-        let Opener { request: RequestId { number, repeated }, caller, patience } = opener;
-        let failure = opened.as_ref().err().map(ToString::to_string);
-        self.auditor.record(Attempt {
-            request: number,
-            repeated,
-            caller,
-            file: &file.request,
-            failure,
-            patience,
-        })
-    }
-
-    /// What comes of an open when it is known what came of its record.
-    fn settle(
-        &self,
-        file: &File,
-        opened: Result<Handle, FsError>,
-        recorded: Result<(), NotAudited>,
-    ) -> Result<Handle, FsError> {
-        let handle = opened?;
-        match recorded {
-            Ok(()) => {
-                if file.request.details.audit == AuditMode::Required {
-                    self.troubles.clear_audit();
-                }
-                Ok(handle)
-            }
-            Err(NotAudited) => {
-                let inode = file.attributes.inode;
-                self.handles.release(inode, handle);
-                Err(self.troubles.record(inode, FsError::NotAudited(NotAudited)))
-            }
-        }
-    }
-
-    /// Fetches until what came is what the tree names, and pins it: then `file` is what is opened. Bounded
-    /// by the deadline of the caller.
-    async fn fetch(&self, file: &mut Arc<File>, request: RequestId) -> Result<Handle, FsError> {
-        let inode = file.attributes.inode;
-        let mut replaced = self.replaced.subscribe();
-        loop {
-            self.freshness.check()?;
-            *file = self.tree.load().file(inode)?.clone();
-            match self.cache.get(file.request.clone()).await {
-                Ok(value) => {
-                    if let Some(handle) = self.pin(file, value, request)? {
-                        return Ok(handle);
-                    }
-                    // Rotated or removed on the way: the tree says which.
-                }
-                // The manager is ahead of our tree, which a failed sender could not replace either.
-                Err(SourceError::Superseded) => {
-                    replaced.changed().await.map_err(|_| FsError::NotFound)?;
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
-    }
-
-    fn is_current(&self, file: &File) -> bool {
-        self.current(file.attributes.inode) == Some(file.request.details.version_id)
-    }
-
-    /// The version that an open would get now.
-    fn current(&self, inode: Inode) -> Option<VersionId> {
-        self.tree.load().version(inode)
-    }
-
-    /// Opens a file on a version, unless that has been replaced or taken away meanwhile.
-    ///
-    /// Looked at when the open file is there: a change from then on finds it among the open files, and
-    /// one before is seen. So no open file is ever left out when some are revoked, and none is opened
-    /// on an old version once an update is over.
-    fn pin(&self, file: &File, value: Arc<Value>, request: RequestId) -> Result<Option<Handle>, FsError> {
-        let inode = file.attributes.inode;
-        let version = file.request.details.version_id;
-        let handle = self.handles.pin(inode, file.directory, version, value, request)?;
-        if self.is_current(file) && !self.freshness.is_certificate_ended() {
-            return Ok(Some(handle));
-        }
-        self.handles.release(inode, handle);
-        Ok(None)
     }
 
     /// Reads what the handle pins, whatever is current by now; past the end there is nothing. Once the

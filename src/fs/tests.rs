@@ -10,6 +10,7 @@ use super::test_manifest::{manifest, target, template};
 use super::test_memory::{arena, freshness, handles};
 use super::test_source::TestSource;
 use super::*;
+use crate::audit::NotAudited;
 use crate::audit::test_auditor::{CALLER, TestAuditor};
 use crate::cache::ValueCache;
 use crate::source::SourceError;

@@ -49,11 +49,11 @@ impl Reporting {
 /// Who is told. Tests put their own in its place.
 pub(super) trait OpensSink: Send + Sync {
     /// Tells of opens. Once it is `Ok`, they are on record.
-    fn report(&self, report: OpenReport) -> impl Future<Output = Result<(), ClientError>> + Send;
+    fn report(&self, report: Arc<OpenReport>) -> impl Future<Output = Result<(), ClientError>> + Send;
 }
 
 impl OpensSink for Arc<ArcSwap<NodeClient>> {
-    async fn report(&self, report: OpenReport) -> Result<(), ClientError> {
+    async fn report(&self, report: Arc<OpenReport>) -> Result<(), ClientError> {
         self.load_full().report_opens(&report).await
     }
 }

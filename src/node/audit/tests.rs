@@ -21,7 +21,7 @@ struct Told {
 }
 
 impl OpensSink for Arc<Told> {
-    async fn report(&self, report: OpenReport) -> Result<(), ClientError> {
+    async fn report(&self, report: Arc<OpenReport>) -> Result<(), ClientError> {
         self.reports.fetch_add(1, Relaxed);
         if let Some(error) = self.away.lock().expect("no panic").clone() {
             return Err(error);
@@ -30,7 +30,7 @@ impl OpensSink for Arc<Told> {
             let message = "no such thing".to_owned();
             return Err(ClientError::Refused(ApiError { code: ErrorCode::Invalid, message, hint: None }));
         }
-        self.opens.lock().expect("no panic").extend(report.opens);
+        self.opens.lock().expect("no panic").extend(report.opens.iter().cloned());
         Ok(())
     }
 }

@@ -173,7 +173,7 @@ fn a_daemon_that_inherits_from_one_that_was_killed_is_the_same() {
     let site = Site::start();
     site.serve("web-1", "web", &[("key", b"value")]);
     let mut node = site.join("web-1");
-    let mut manager = ServiceManager::listen(site.area().path().join("notify"));
+    let manager = ServiceManager::listen(site.area().path().join("notify"));
     for round in 0..4 {
         if round > 0 {
             manager.hear();

@@ -288,13 +288,13 @@ fn a_daemon_that_is_killed_whole_goes_on_and_tells_nothing_twice() {
     let site = Site::start();
     site.serve("web-1", "web", &[("key", b"value")]);
     let mut node = site.join("web-1");
-    let mut manager = ServiceManager::listen(site.area().path().join("notify"));
-    let start = |manager: &mut ServiceManager, node: &mut Node| {
+    let manager = ServiceManager::listen(site.area().path().join("notify"));
+    let start = |manager: &ServiceManager, node: &mut Node| {
         let (mut command, kept) = manager.start_command(&node.config());
         node.run_as(&mut command);
         drop(kept);
     };
-    start(&mut manager, &mut node);
+    start(&manager, &mut node);
     node.wait_for("web/key", b"value");
     settle(&site, &node);
     for round in 0..3 {
@@ -307,7 +307,7 @@ fn a_daemon_that_is_killed_whole_goes_on_and_tells_nothing_twice() {
         node.take_process().wait();
         // As a service manager does before it starts a service again.
         deadline::eventually("all have ended", || !processes.iter().any(|pid| runs(*pid)));
-        start(&mut manager, &mut node);
+        start(&manager, &mut node);
         deadline::eventually("the node connects", || node.status()["connected"] == true);
         site.rotate("key", format!("value {round}").as_bytes());
         watch.wait_for(&["MODIFY key", "CLOSE_WRITE key"]);

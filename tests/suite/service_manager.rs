@@ -16,7 +16,7 @@ trials! {
     what_does_not_fit_the_configuration_is_not_used,
 }
 
-fn start(manager: &mut ServiceManager, node: &mut Node) {
+fn start(manager: &ServiceManager, node: &mut Node) {
     let (mut command, kept) = manager.start_command(&node.config());
     node.run_as(&mut command);
     // The service has its own copies.
@@ -37,14 +37,14 @@ fn serving() -> (Site, Node, ServiceManager) {
     let site = Site::start();
     site.serve("web-1", "web", &[("key", b"value")]);
     let mut node = site.join("web-1");
-    let mut manager = ServiceManager::listen(site.area().path().join("notify"));
-    start(&mut manager, &mut node);
+    let manager = ServiceManager::listen(site.area().path().join("notify"));
+    start(&manager, &mut node);
     node.wait_for("web/key", b"value");
     (site, node, manager)
 }
 
 fn a_daemon_that_is_killed_whole_goes_on_where_it_was() {
-    let (site, mut node, mut manager) = serving();
+    let (site, mut node, manager) = serving();
     let open = File::open(node.path("web/key")).expect("an open file");
     site.rotate("key", b"changed");
     node.wait_for("web/key", b"changed");
@@ -55,7 +55,7 @@ fn a_daemon_that_is_killed_whole_goes_on_where_it_was() {
         kill(&mut node);
         let path = node.path("web/key");
         let reader = thread::spawn(move || std::fs::read(path));
-        start(&mut manager, &mut node);
+        start(&manager, &mut node);
         let read = reader.join().expect("a reader");
         assert_eq!(read.expect("it waited"), b"changed");
         let mut old = [0; 5];
@@ -70,11 +70,11 @@ fn a_daemon_that_is_killed_whole_goes_on_where_it_was() {
 }
 
 fn what_does_not_fit_the_configuration_is_not_used() {
-    let (site, mut node, mut manager) = serving();
+    let (site, mut node, manager) = serving();
     manager.hear();
     kill(&mut node);
     node.add_mount(site.area().path().join("second"), Some("web"));
-    start(&mut manager, &mut node);
+    start(&manager, &mut node);
     node.wait_for("web/key", b"value");
     node.stop();
 }

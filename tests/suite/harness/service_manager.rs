@@ -6,28 +6,29 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 
 use super::process::SECRETFS;
 
 pub(crate) struct ServiceManager {
-    socket: UnixDatagram,
     path: PathBuf,
+    heard: Arc<Mutex<Heard>>,
+}
+
+struct Heard {
+    socket: UnixDatagram,
     store: Vec<(String, OwnedFd)>,
     ready: bool,
 }
 
-impl ServiceManager {
-    pub(crate) fn listen(path: PathBuf) -> Self {
-        let socket = UnixDatagram::bind(&path).expect("a socket");
-        socket.set_nonblocking(true).expect("a socket");
-        Self { socket, path, store: Vec::new(), ready: false }
-    }
-
+impl Heard {
     /// Hears all that has been said.
-    pub(crate) fn hear(&mut self) {
+    fn hear(&mut self) {
         let mut text = [0; 4096];
         loop {
             let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(8))];
@@ -56,23 +57,53 @@ impl ServiceManager {
             }
         }
     }
+}
+
+impl ServiceManager {
+    /// One that listens all the time: who speaks to a service manager counts on that, and a socket has
+    /// room for ten messages.
+    pub(crate) fn listen(path: PathBuf) -> Self {
+        let socket = UnixDatagram::bind(&path).expect("a socket");
+        socket.set_nonblocking(true).expect("a socket");
+        let readable = socket.try_clone().expect("a socket");
+        let heard = Arc::new(Mutex::new(Heard { socket, store: Vec::new(), ready: false }));
+        let listening = Arc::downgrade(&heard);
+        thread::spawn(move || {
+            let look = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
+            while let Some(heard) = listening.upgrade() {
+                heard.lock().expect("not poisoned").hear();
+                drop(heard);
+                let _ = poll(&mut [PollFd::new(&readable, PollFlags::IN)], Some(&look));
+            }
+        });
+        Self { path, heard }
+    }
+
+    /// Hears all that has been said.
+    pub(crate) fn hear(&self) {
+        drop(self.heard());
+    }
+
+    fn heard(&self) -> MutexGuard<'_, Heard> {
+        let mut heard = self.heard.lock().expect("not poisoned");
+        heard.hear();
+        heard
+    }
 
     /// What is kept.
-    pub(crate) fn stored(&mut self) -> Vec<String> {
-        self.hear();
-        self.store.iter().map(|(name, _)| name.clone()).collect()
+    pub(crate) fn stored(&self) -> Vec<String> {
+        self.heard().store.iter().map(|(name, _)| name.clone()).collect()
     }
 
     /// Whether it was told that the service is ready, since it was asked last.
-    pub(crate) fn told_ready(&mut self) -> bool {
-        self.hear();
-        std::mem::take(&mut self.ready)
+    pub(crate) fn told_ready(&self) -> bool {
+        std::mem::take(&mut self.heard().ready)
     }
 
     /// The command that starts a node with all that is kept, and stays kept.
-    pub(crate) fn start_command(&mut self, config: &Path) -> (Command, Vec<OwnedFd>) {
-        self.hear();
-        let copies = self.store.iter().map(|(name, kept)| (name.clone(), kept.try_clone().expect("a copy")));
+    pub(crate) fn start_command(&self, config: &Path) -> (Command, Vec<OwnedFd>) {
+        let heard = self.heard();
+        let copies = heard.store.iter().map(|(name, kept)| (name.clone(), kept.try_clone().expect("a copy")));
         let (names, kept): (Vec<_>, Vec<_>) = copies.unzip();
         let mut script = String::new();
         for (place, descriptor) in kept.iter().enumerate() {

@@ -9,6 +9,7 @@
 #![allow(clippy::print_stdout, reason = "a bench prints its result")]
 
 mod bare;
+#[allow(dead_code, reason = "another bench has a use for the rest")]
 mod daemon;
 
 use std::error::Error;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use http::header::CONTENT_TYPE;
-use http::{Extensions, HeaderMap, Method, Request, Response, StatusCode};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use jiff::{SignedDuration, Timestamp};
 use rustls_pki_types::CertificateDer;
@@ -22,14 +22,14 @@ use utoipa::openapi::OpenApi;
 
 use crate::app::App;
 use crate::audit::{Audit, AuditSettings};
-use crate::authn::{Identity, NodeIdentity, OperatorIdentity};
+use crate::authn::NodeIdentity;
 use crate::authz::Authorizer;
 use crate::ca::{PeerCertificate, Subject};
 use crate::config::{RawConfig, RawLimitsConfig};
 use crate::keys::{Keyring, LocalKeys, RemoteKeys, RootKey};
 use crate::listener::PeerAddress;
 use crate::manager::Manager;
-use crate::store::{AuditLog, NewEnrolment, NewNode, Sqlite, SqliteAudit};
+use crate::store::{AuditLog, NewEnrolment, NewNode, NewOperator, Sqlite, SqliteAudit};
 
 mod faulty_log;
 
@@ -128,6 +128,22 @@ impl TestManager {
         self.app.store.log_in(&digest, id, expires, now).await.expect("logged in");
     }
 
+    /// An operator of their own name with these roles and no other.
+    pub(crate) async fn operator_with(&self, grants: Vec<Grant>) -> PeerCertificate {
+        let (id, now) = (OperatorId::random(), Timestamp::now());
+        let name = format!("operator-{id}");
+        let new = NewOperator {
+            name: name.parse().expect("a name"),
+            id,
+            grants,
+            created: now,
+            certificate_expires: Some(now + SignedDuration::from_hours(1)),
+            enrolment: None,
+        };
+        self.app.store.add_operator(new).await.expect("added");
+        operator_peer(&name, id.as_u64())
+    }
+
     /// The first operator, with a certificate that is good for a minute.
     pub(crate) fn operator() -> PeerCertificate {
         operator_peer("admin", 1)
@@ -206,20 +222,6 @@ impl TestManager {
         let body = serde_json::to_vec(body).expect("JSON");
         let request = Request::post(path).header(CONTENT_TYPE, "application/json").body(body.into());
         read(self.send(peer, request.expect("a request")).await).await
-    }
-}
-
-/// Roles that an operator has in a request instead of those in the store.
-#[derive(Clone)]
-pub(crate) struct Grants(pub(crate) Vec<Grant>);
-
-/// Takes roles from a request that has some for its operator.
-pub(crate) fn with_grants(identity: Identity, extensions: &Extensions) -> Identity {
-    match (identity, extensions.get::<Grants>()) {
-        (Identity::Operator(operator), Some(Grants(grants))) => {
-            Identity::Operator(OperatorIdentity { grants: grants.clone(), ..operator })
-        }
-        (identity, _) => identity,
     }
 }
 

@@ -62,6 +62,8 @@ fn a_daemon_that_is_killed_whole_goes_on_where_it_was() {
         open.read_exact_at(&mut old, 0).expect("the open file");
         assert_eq!(&old, b"value");
     }
+    let audit = node.status()["audit"].clone();
+    assert!(audit["buffered"].as_u64() >= Some(5), "what was opened is kept too: {audit}");
     site.manager.resume();
     site.rotate("key", b"again");
     node.wait_for("web/key", b"again");

@@ -15,6 +15,7 @@ use utoipa::IntoParams;
 
 use super::body::Json;
 use super::extract::{CallingOperator, InEnvironment, Path};
+use super::layers::Details;
 use crate::app::App;
 use crate::error::Error;
 
@@ -85,8 +86,10 @@ pub(super) async fn list_in(
 pub(super) async fn add(
     State(app): State<Arc<App>>,
     Path(at): Path<OfOperator>,
+    details: Details,
     Json(asked): Json<AddOperator>,
 ) -> Result<(StatusCode, Answer<CreatedEnrolment>), Error> {
+    note_roles(&details, &asked.roles);
     Ok((StatusCode::CREATED, Answer(app.add_operator(at.operator, None, asked).await?)))
 }
 
@@ -95,8 +98,10 @@ pub(super) async fn add(
 pub(super) async fn add_in(
     State(app): State<Arc<App>>,
     Path(at): Path<OfOperatorIn>,
+    details: Details,
     Json(asked): Json<AddOperator>,
 ) -> Result<(StatusCode, Answer<CreatedEnrolment>), Error> {
+    note_roles(&details, &asked.roles);
     let created = app.add_operator(at.operator, Some(at.environment), asked).await?;
     Ok((StatusCode::CREATED, Answer(created)))
 }
@@ -147,7 +152,9 @@ pub(super) async fn enroll_in(
 pub(super) async fn grant(
     State(app): State<Arc<App>>,
     Path(at): Path<OfRole>,
+    details: Details,
 ) -> Result<Answer<Operator>, Error> {
+    note_roles(&details, &[at.role]);
     app.grant_role(&at.operator, &Grant { role: at.role, environment: None }).await.map(Answer)
 }
 
@@ -156,7 +163,9 @@ pub(super) async fn grant(
 pub(super) async fn grant_in(
     State(app): State<Arc<App>>,
     Path(at): Path<OfRoleIn>,
+    details: Details,
 ) -> Result<Answer<Operator>, Error> {
+    note_roles(&details, &[at.role]);
     let grant = Grant { role: at.role, environment: Some(at.environment) };
     let operator = app.grant_role(&at.operator, &grant).await?;
     Ok(Answer(seen_from(operator, &grant)))
@@ -167,7 +176,9 @@ pub(super) async fn grant_in(
 pub(super) async fn ungrant(
     State(app): State<Arc<App>>,
     Path(at): Path<OfRole>,
+    details: Details,
 ) -> Result<Answer<Operator>, Error> {
+    note_roles(&details, &[at.role]);
     app.ungrant_role(&at.operator, &Grant { role: at.role, environment: None }).await.map(Answer)
 }
 
@@ -176,10 +187,18 @@ pub(super) async fn ungrant(
 pub(super) async fn ungrant_in(
     State(app): State<Arc<App>>,
     Path(at): Path<OfRoleIn>,
+    details: Details,
 ) -> Result<Answer<Operator>, Error> {
+    note_roles(&details, &[at.role]);
     let grant = Grant { role: at.role, environment: Some(at.environment) };
     let operator = app.ungrant_role(&at.operator, &grant).await?;
     Ok(Answer(seen_from(operator, &grant)))
+}
+
+/// Which roles it is about is not in every path.
+fn note_roles(details: &Details, roles: &[Role]) {
+    let roles: Vec<_> = roles.iter().map(|role| role.as_str()).collect();
+    details.note(|noted| noted.text = Some(roles.join(", ")));
 }
 
 /// Who may decide in one environment is not told of roles in others.
@@ -192,9 +211,12 @@ fn seen_from(mut operator: Operator, grant: &Grant) -> Operator {
     responses((status = 201, body = LoggedIn)))]
 pub(super) async fn login(
     State(app): State<Arc<App>>,
+    details: Details,
     Json(asked): Json<LoginRequest>,
 ) -> Result<(StatusCode, Answer<LoggedIn>), Error> {
-    Ok((StatusCode::CREATED, Answer(app.log_in(asked).await?)))
+    let logged_in = app.log_in(asked).await?;
+    details.note(|noted| noted.object.operator = Some(logged_in.operator.name.clone()));
+    Ok((StatusCode::CREATED, Answer(logged_in)))
 }
 
 #[utoipa::path(get, path = "/v1/operator", responses((status = 200, body = Operator)))]

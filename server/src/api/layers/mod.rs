@@ -59,8 +59,6 @@ pub(super) async fn authorize(
             return recording.refused(claimed, limiting.unidentified(error)).await;
         }
     };
-    #[cfg(test)]
-    let identity = crate::testing::with_grants(identity, &parts.extensions);
     let recording = recording.by(&identity);
     let resource = match resource {
         Ok(resource) => resource,

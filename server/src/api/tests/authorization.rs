@@ -12,7 +12,7 @@ use crate::authz::tests::table::{
     ANONYMOUS, EVERY_NODE, EVERY_OPERATOR, in_its_environment, in_no_environment, words,
 };
 use crate::ca::PeerCertificate;
-use crate::testing::{Grants, TestManager, node_peer, operator_peer, read};
+use crate::testing::{TestManager, node_peer, operator_peer, read};
 
 /// Written out a second time: the routes' own table is what is tested.
 const ROUTES: [(&str, &str, &str); 66] = [
@@ -132,13 +132,12 @@ async fn every_route_lets_in_whom_it_should() {
     assert_eq!(callers.len(), 1 + 7 + 2 + 1 + 3 * Role::ALL.len());
     for (method, path, action) in ROUTES {
         let uri = fill(path);
-        for (name, caller, certificate, grants) in &callers {
-            let mut request = Request::builder()
+        for (name, caller, certificate) in &callers {
+            let request = Request::builder()
                 .method(method.parse::<Method>().expect("a method"))
                 .uri(&uri)
                 .body(Body::empty())
                 .expect("a request");
-            request.extensions_mut().insert(Grants(grants.clone()));
             let response = manager.send(certificate.as_ref(), request).await;
             let told = match response.status() {
                 StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Some(read(response).await.error().code),
@@ -170,7 +169,7 @@ pub(super) fn documented(manager: &TestManager) -> BTreeSet<String> {
         .collect()
 }
 
-type Row = (String, Caller, Option<PeerCertificate>, Vec<Grant>);
+type Row = (String, Caller, Option<PeerCertificate>);
 
 async fn callers(manager: &TestManager) -> Vec<Row> {
     let store = &manager.app.store;
@@ -185,25 +184,19 @@ async fn callers(manager: &TestManager) -> Vec<Row> {
     let unknown = operator_peer("eve", 1);
 
     let unauthenticated = || Caller::Refused(ErrorCode::Unauthenticated);
-    let node = |name: &str, caller, peer| (name.to_owned(), caller, Some(peer), Vec::new());
-    let admin = vec![Grant { role: Role::Admin, environment: None }];
+    let node = |name: &str, caller, peer| (name.to_owned(), caller, Some(peer));
     let mut rows: Vec<Row> = vec![
-        ("anonymous".to_owned(), Caller::Anonymous, None, Vec::new()),
-        ("expired operator".to_owned(), unauthenticated(), Some(expired), admin.clone()),
-        ("unknown operator".to_owned(), unauthenticated(), Some(unknown), admin.clone()),
-        (
-            "operator who has logged in anew".to_owned(),
-            unauthenticated(),
-            Some(operator_peer("admin", 2)),
-            admin.clone(),
-        ),
-        ("operator without an id".to_owned(), unauthenticated(), Some(operator_peer("admin", 0)), admin),
+        ("anonymous".to_owned(), Caller::Anonymous, None),
+        ("expired operator".to_owned(), unauthenticated(), Some(expired)),
+        ("unknown operator".to_owned(), unauthenticated(), Some(unknown)),
+        ("operator who has logged in anew".to_owned(), unauthenticated(), Some(operator_peer("admin", 2))),
+        ("operator without an id".to_owned(), unauthenticated(), Some(operator_peer("admin", 0))),
         node("revoked node", unauthenticated(), node_peer(&revoked)),
         node("removed node", unauthenticated(), node_peer(&removed)),
         node("pending node", Caller::Refused(ErrorCode::PendingApproval), node_peer(&pending)),
         node("node in prod", Caller::Node, node_peer(&manager.join("prod", "node", false).await)),
         node("node in dev", Caller::Node, node_peer(&manager.join("dev", "node", false).await)),
-        ("no role".to_owned(), Caller::NoRole, Some(TestManager::operator()), Vec::new()),
+        ("no role".to_owned(), Caller::NoRole, Some(manager.operator_with(Vec::new()).await)),
     ];
     for role in Role::ALL {
         let within = |name: &str| Some(name.parse().expect("a name"));
@@ -212,8 +205,8 @@ async fn callers(manager: &TestManager) -> Vec<Row> {
             ("in dev", Caller::InDev, within("dev")),
             ("everywhere", Caller::Everywhere(role), None),
         ] {
-            let grants = vec![Grant { role, environment }];
-            rows.push((format!("{role} {place}"), caller, Some(TestManager::operator()), grants));
+            let operator = manager.operator_with(vec![Grant { role, environment }]).await;
+            rows.push((format!("{role} {place}"), caller, Some(operator)));
         }
     }
     rows

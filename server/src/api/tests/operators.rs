@@ -6,7 +6,8 @@ use jiff::SignedDuration;
 use secretfs_wire::api::{
     CreatedEnrolment, ErrorCode, LoggedIn, LoginRequest, Operator, OperatorState, RenewRequest, Renewed,
 };
-use secretfs_wire::{EnrolmentToken, Grant, OperatorId, Role, TokenSecret};
+use secretfs_wire::audit::{Event, Outcome};
+use secretfs_wire::{Action, EnrolmentToken, Grant, OperatorId, Role, TokenSecret};
 use serde_json::json;
 
 use crate::authn::Identity;
@@ -51,6 +52,31 @@ async fn whoami(manager: &TestManager, peer: &PeerCertificate) -> Answer {
 
 fn in_prod(role: Role) -> Grant {
     Grant { role, environment: Some("prod".parse().expect("a name")) }
+}
+
+#[tokio::test]
+async fn who_was_given_what_and_logged_in_is_on_record() {
+    let manager = TestManager::start().await;
+    let created = invite(&manager, "alice").await;
+    log_in(&manager, &created).await;
+    by_admin(&manager, Method::PUT, "/v1/operators/alice/roles/auditor").await;
+    let log = by_admin(&manager, Method::GET, "/v1/audit").await;
+    let log = String::from_utf8(log.body).expect("text");
+    let lines = log.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).expect("JSON"));
+    let events = lines.filter_map(|mut line| {
+        let event = line.get_mut("record")?["event"].take();
+        Some(serde_json::from_value::<Event>(event).expect("an event"))
+    });
+    let done: Vec<_> = events
+        .filter(|event| event.outcome == Outcome::Done)
+        .filter_map(|event| Some((event.action, event.object.operator?.to_string(), event.reason)))
+        .collect();
+    let roles = |roles: &str| Some(roles.to_owned());
+    let alice = || "alice".to_owned();
+    assert_eq!(done[0], (Action::OperatorAdd, alice(), roles("editor, granter")));
+    assert_eq!(done[1], (Action::OperatorLogin, alice(), None));
+    assert_eq!(done[2], (Action::OperatorGrant, alice(), roles("auditor")));
+    assert!(!log.contains(&created.token), "nor a credential");
 }
 
 #[tokio::test]

@@ -339,5 +339,6 @@ fn a_daemon_that_is_stopped_leaves_no_process_and_no_connection() {
     assert!(began.elapsed() < Duration::from_secs(5), "it took {:?}", began.elapsed());
     assert!(!is_mounted(&mount));
     assert!(!Path::new(&format!("/proc/{notifier}")).exists(), "the notifier is still there");
-    assert!(!connection.exists(), "the connection is still there");
+    // Another daemon's witness that is just being started has all mounts for a moment, before it lets them go.
+    deadline::eventually("the connection has ended", || !connection.exists());
 }

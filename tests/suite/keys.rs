@@ -198,4 +198,12 @@ fn a_row_that_was_moved_in_the_database_is_refused_wherever_it_is_put() {
         sql(&site, &format!("DELETE FROM versions WHERE id = {to}"));
     }
     assert_eq!(node.read("web/high").expect("a value"), b"for few");
+    let records = site.operator.ok(&["audit", "tail", "-n", "10000"]);
+    let damaged = |secret: &str| {
+        let about = format!("secret {secret}:");
+        records.lines().filter(|line| line.contains("secret.damaged") && line.contains(&about)).count()
+    };
+    assert!(damaged("low") >= 5, "{records}");
+    assert!(damaged("twice") >= 1, "{records}");
+    assert_eq!(damaged("high"), 0, "{records}");
 }

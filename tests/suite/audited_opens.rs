@@ -124,7 +124,7 @@ fn over_killed_workers_and_a_manager_in_trouble_every_success_is_on_record() {
     let manager = manager(AuditMode::Required);
     let node = node(&area, &manager, "deadline = \"5s\"");
     manager.set_recording(Recording::InTrouble);
-    let (succeeded, kills) = open_while_killing(&node, || {});
+    let (succeeded, kills) = open_while_killing(&node, |_| {});
     assert!(kills > 2, "workers were killed meanwhile");
     assert!(succeeded > audited_opens() / 2, "{succeeded} opens succeeded");
     let recorded = manager.opens().iter().filter(|open| open.failure.is_none()).count();
@@ -134,8 +134,8 @@ fn over_killed_workers_and_a_manager_in_trouble_every_success_is_on_record() {
 }
 
 /// Opens `web/key` again and again, and kills workers under it, as often as some opens have succeeded since
-/// the last time. `disturb` is called all the while. Tells how many succeeded and how many were killed.
-pub(crate) fn open_while_killing(node: &Node, mut disturb: impl FnMut()) -> (usize, usize) {
+/// the last time. `disturb` is called all the while with how many have ended. Tells how many succeeded and how many were killed.
+pub(crate) fn open_while_killing(node: &Node, mut disturb: impl FnMut(usize)) -> (usize, usize) {
     const EACH: usize = 10;
     const LOOK: Duration = Duration::from_millis(1);
     let (over, done) = (AtomicBool::new(false), AtomicUsize::new(0));
@@ -166,7 +166,7 @@ pub(crate) fn open_while_killing(node: &Node, mut disturb: impl FnMut()) -> (usi
             succeeded
         });
         while !over.load(Ordering::Relaxed) {
-            disturb();
+            disturb(done.load(Ordering::Relaxed));
             thread::sleep(LOOK);
         }
         (reader.join().expect("no panic"), killer.join().expect("no panic"))

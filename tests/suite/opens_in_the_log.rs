@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use secretfs_wire::audit::{AuditMode, Event, Outcome};
 use serde_json::Value;
 
-use crate::audited_opens::{cat_as, manager, node, open_while_killing, path_of};
+use crate::audited_opens::{audited_opens, cat_as, manager, node, open_while_killing, path_of};
 use crate::harness::area::Area;
 use crate::harness::engine::Engine;
 use crate::harness::requirement::trials;
@@ -119,9 +119,15 @@ fn over_killed_workers_and_managers_every_success_is_in_the_log() {
     node.wait_for("web/key", b"value");
     let before = logged(&site).iter().filter(|event| event.outcome == Outcome::Done).count();
     let manager = &mut site.manager;
-    let (succeeded, kills) = open_while_killing(&node, || {
-        manager.kill();
-        manager.run();
+    // Some twenty times; without a pause hardly any open would succeed.
+    let each = audited_opens() / 20;
+    let mut next = each;
+    let (succeeded, kills) = open_while_killing(&node, |ended| {
+        if ended >= next {
+            manager.kill();
+            manager.run();
+            next = ended + each;
+        }
     });
     assert!(kills > 0 && succeeded > 0, "{kills} kills, {succeeded} opens");
     let logged = logged(&site).iter().filter(|event| event.outcome == Outcome::Done).count() - before;

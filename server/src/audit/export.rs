@@ -113,17 +113,21 @@ impl Export {
 
     /// The certificates, and where this ends.
     async fn begin(&mut self) -> Result<String, StoreError> {
-        let mut text = String::new();
-        if self.extent.environment.is_none() {
-            for (_, key) in self.log.audit_keys(self.chain).await? {
-                push(&mut text, &Line::Certificate(key.certificate));
-            }
+        let is_whole = self.extent.environment.is_none();
+        if is_whole {
             // Before the end is read: what is signed then is there.
             self.state.newest = self.log.last_checkpoint(self.chain).await?;
         }
         let chains = self.log.chains().await?;
         let head = chains.iter().find(|chain| chain.id == self.chain).and_then(|chain| chain.head);
         self.state.end = head.map_or(0, |head| head.sequence);
+        let mut text = String::new();
+        if is_whole {
+            // After it: the last record may name a key that is new.
+            for (_, key) in self.log.audit_keys(self.chain).await? {
+                push(&mut text, &Line::Certificate(key.certificate));
+            }
+        }
         Ok(text)
     }
 

@@ -44,13 +44,13 @@ pub(super) async fn look(log: Arc<dyn AuditLog>, chain: ChainId, authority: CaBu
 
 async fn verify(log: &dyn AuditLog, chain: ChainId, authority: CaBundle) -> Result<(), Found> {
     let mut verifier = Verifier::new(authority);
-    for (_, key) in log.audit_keys(chain).await? {
-        verifier.take(&Line::Certificate(key.certificate))?;
-    }
-    // What comes meanwhile is the writer's own.
+    // What comes meanwhile is the writer's own. Before the keys: a record up to here may name each of them.
     let chains = log.chains().await?;
     let end = chains.iter().find(|kept| kept.id == chain).and_then(|kept| kept.head);
     let end = end.map_or(0, |head| head.sequence);
+    for (_, key) in log.audit_keys(chain).await? {
+        verifier.take(&Line::Certificate(key.certificate))?;
+    }
     let (mut next, mut next_checkpoint) = (1, 1);
     loop {
         let began = Instant::now();

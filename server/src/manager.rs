@@ -228,7 +228,7 @@ async fn audit_log(directory: &DataDir, store: &Sqlite) -> Result<Arc<dyn AuditL
     Ok(Arc::new(log))
 }
 
-fn audit_settings(config: &Config) -> AuditSettings {
+pub(crate) fn audit_settings(config: &Config) -> AuditSettings {
     AuditSettings {
         checkpoint_interval: config.audit_checkpoint_interval,
         key_lifetime: config.audit_key_lifetime,

@@ -21,14 +21,14 @@ use tower::ServiceExt as _;
 use utoipa::openapi::OpenApi;
 
 use crate::app::App;
-use crate::audit::{Audit, AuditSettings};
+use crate::audit::Audit;
 use crate::authn::NodeIdentity;
 use crate::authz::Authorizer;
 use crate::ca::{PeerCertificate, Subject};
 use crate::config::{RawConfig, RawLimitsConfig};
 use crate::keys::{Keyring, LocalKeys, RemoteKeys, RootKey};
 use crate::listener::PeerAddress;
-use crate::manager::Manager;
+use crate::manager::{Manager, audit_settings};
 use crate::store::{AuditLog, NewEnrolment, NewNode, NewOperator, Sqlite, SqliteAudit};
 
 mod faulty_log;
@@ -93,10 +93,7 @@ impl TestManager {
         let dynamic: Arc<dyn AuditLog> = Arc::clone(&log) as _;
         // Of its own, since the manager's store has its manager's.
         let mark = Sqlite::in_memory().await.expect("a store");
-        let settings = AuditSettings {
-            checkpoint_interval: config.audit_checkpoint_interval,
-            key_lifetime: config.audit_key_lifetime,
-        };
+        let settings = audit_settings(&config);
         let root = Arc::new(RootKey::generate().expect("a key"));
         let audit = Audit::open(Ok(dynamic), &mark, Arc::clone(&authority), root, settings).await;
         let audit = Arc::new(audit);

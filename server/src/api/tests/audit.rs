@@ -13,7 +13,7 @@ use secretfs_wire::api::{
 use secretfs_wire::audit::{Actor, Event, EventId, Outcome, Process, Record, Verifier};
 use secretfs_wire::{Action, OpenLogId, VersionId};
 
-use super::authorization::documented;
+use super::authorization::{documented, fill};
 use crate::config::RawLimitsConfig;
 use crate::listener::PeerAddress;
 use crate::testing::{TestManager, node_peer, read};
@@ -59,10 +59,7 @@ async fn each_route_leaves_the_records_that_it_should() {
     let mut seen = 0;
     new_records(&manager, &mut seen).await;
     for (method, path) in documented(&manager).iter().map(|route| route.split_once(' ').expect("a route")) {
-        let named = ["{environment}", "{secret}", "{service}", "{target}", "{node}", "{key}", "{operator}"];
-        let concrete = named
-            .iter()
-            .fold(path.replace("{role}", "viewer"), |path, parameter| path.replace(parameter, "absent"));
+        let concrete = fill(path, "absent");
         let is_nodes = path.starts_with("/v1/node/");
         let (own, other) = if is_nodes { (&node, &operator) } else { (&operator, &node) };
 

@@ -131,7 +131,7 @@ async fn every_route_lets_in_whom_it_should() {
     let callers = callers(&manager).await;
     assert_eq!(callers.len(), 1 + 7 + 2 + 1 + 3 * Role::ALL.len());
     for (method, path, action) in ROUTES {
-        let uri = fill(path);
+        let uri = fill(path, "prod");
         for (name, caller, certificate) in &callers {
             let request = Request::builder()
                 .method(method.parse::<Method>().expect("a method"))
@@ -149,9 +149,9 @@ async fn every_route_lets_in_whom_it_should() {
     }
 }
 
-/// A path in prod, where nothing of these names is.
-fn fill(path: &str) -> String {
-    let path = path.replace("{environment}", "prod").replace("{role}", "viewer");
+/// A path in an environment, where nothing of these names is.
+pub(super) fn fill(path: &str, environment: &str) -> String {
+    let path = path.replace("{environment}", environment).replace("{role}", "viewer");
     ["{secret}", "{service}", "{target}", "{node}", "{key}", "{operator}"]
         .iter()
         .fold(path, |path, parameter| path.replace(parameter, "absent"))

@@ -1,4 +1,4 @@
-//! What nodes tell of the files that programs opened, and what the manager itself has to record.
+//! What nodes tell of the files that programs opened.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;

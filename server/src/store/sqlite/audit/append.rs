@@ -1,3 +1,5 @@
+use std::sync::atomic::Ordering::Relaxed;
+
 use secretfs_wire::ChainId;
 use secretfs_wire::audit::{EventId, RecordHash};
 use sqlx::sqlite::SqliteConnection;
@@ -13,12 +15,31 @@ const ROWS: usize = 200;
 impl SqliteAudit {
     pub(super) async fn write(&self, chain: ChainId, batch: AuditBatch) -> Result<(), AppendError> {
         let mut connection = self.writer.acquire().await.map_err(StoreError::from)?;
-        let written = write(&mut connection, chain, batch).await;
+        let written = match self.make_durable(&mut connection, batch.durable).await {
+            Ok(()) => write(&mut connection, chain, batch).await,
+            Err(error) => Err(error.into()),
+        };
         if matches!(written, Err(AppendError::Store(_))) && self.is_in_file {
             // After a commit that failed it is not known whether its transaction is over.
             let _ = connection.close().await;
         }
         written
+    }
+
+    /// Has what is committed from now on survive a power cut, or only the end of the process.
+    async fn make_durable(&self, connection: &mut SqliteConnection, durable: bool) -> Result<(), StoreError> {
+        // A connection that took the place of another begins as durable, which is never too little.
+        if self.is_durable.load(Relaxed) == durable {
+            return Ok(());
+        }
+        // In effect from the next transaction on; inside of one it cannot be changed.
+        let synchronous = match durable {
+            true => "PRAGMA synchronous = FULL",
+            false => "PRAGMA synchronous = NORMAL",
+        };
+        sqlx::query(synchronous).execute(connection).await?;
+        self.is_durable.store(durable, Relaxed);
+        Ok(())
     }
 }
 
@@ -27,12 +48,6 @@ async fn write(
     chain: ChainId,
     batch: AuditBatch,
 ) -> Result<(), AppendError> {
-    // In effect from the next transaction on; inside of one it cannot be changed.
-    let synchronous = match batch.durable {
-        true => "PRAGMA synchronous = FULL",
-        false => "PRAGMA synchronous = NORMAL",
-    };
-    sqlx::query(synchronous).execute(&mut *connection).await.map_err(StoreError::from)?;
     let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(StoreError::from)?;
     let found = head(&mut transaction, chain).await?;
     if found != batch.after {
@@ -141,4 +156,27 @@ async fn replace_key(
         .execute(connection)
         .await?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn it_waits_for_the_disk_when_it_is_to_and_never_less() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let log = SqliteAudit::open(file.path()).await.expect("a log");
+        let mode = async |durable| {
+            let mut connection = log.writer.acquire().await.expect("a connection");
+            log.make_durable(&mut connection, durable).await.expect("made");
+            let row = sqlx::query("PRAGMA synchronous").fetch_one(&mut *connection).await.expect("a mode");
+            row.get::<i64, _>(0)
+        };
+        // FULL is 2 and NORMAL is 1 (https://www.sqlite.org/pragma.html#pragma_synchronous).
+        for (durable, expected) in [(true, 2), (false, 1), (false, 1), (true, 2), (false, 1)] {
+            assert_eq!(mode(durable).await, expected);
+        }
+        log.writer.acquire().await.expect("a connection").close().await.expect("closed");
+        assert_eq!((mode(false).await, mode(true).await), (2, 2), "another connection begins durable");
+    }
 }

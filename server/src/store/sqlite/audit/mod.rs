@@ -6,6 +6,7 @@ mod mark;
 mod read;
 
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 
 use sqlx::migrate::Migrator;
 use sqlx::sqlite::{
@@ -25,6 +26,8 @@ pub(crate) struct SqliteAudit {
     writer: SqlitePool,
     readers: SqlitePool,
     is_in_file: bool,
+    /// Whether the one that writes waits for the disk.
+    is_durable: AtomicBool,
 }
 
 impl SqliteAudit {
@@ -45,7 +48,8 @@ impl SqliteAudit {
         };
         let writer = pool(1).connect_with(options.clone()).await?;
         MIGRATIONS.run(&writer).await.map_err(|error| StoreError::Database(Box::new(error)))?;
-        Ok(Self { writer, readers: pool(READERS).connect_with(options).await?, is_in_file: true })
+        let readers = pool(READERS).connect_with(options).await?;
+        Ok(Self { writer, readers, is_in_file: true, is_durable: AtomicBool::new(true) })
     }
 
     /// A log that is gone when this is dropped.
@@ -55,7 +59,7 @@ impl SqliteAudit {
         let pool = pool.idle_timeout(None).max_lifetime(None).test_before_acquire(false);
         let pool = pool.acquire_timeout(BUSY_TIMEOUT).connect_with(options).await?;
         MIGRATIONS.run(&pool).await.map_err(|error| StoreError::Database(Box::new(error)))?;
-        Ok(Self { writer: pool.clone(), readers: pool, is_in_file: false })
+        Ok(Self { writer: pool.clone(), readers: pool, is_in_file: false, is_durable: AtomicBool::new(true) })
     }
 
     /// Ends all chains of a log that came from a backup, so that whoever opens it begins a new one.

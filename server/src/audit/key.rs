@@ -1,7 +1,9 @@
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair};
 use jiff::Timestamp;
 use secretfs_wire::ChainId;
-use secretfs_wire::audit::{AuditCertificate, Checkpoint, CheckpointError, KeyFingerprint, SignedCheckpoint};
+use secretfs_wire::audit::{
+    AuditCertificate, CertificateFingerprint, Checkpoint, CheckpointError, SignedCheckpoint,
+};
 
 use crate::ca::{Authority, CaError};
 use crate::keys::{KeyError, RootKey};
@@ -48,7 +50,7 @@ impl SigningKey {
     /// The one of these that still signs.
     pub(super) fn open(
         root: &RootKey,
-        keys: &[(KeyFingerprint, AuditKeyRecord)],
+        keys: &[(CertificateFingerprint, AuditKeyRecord)],
     ) -> Result<Self, AuditKeyError> {
         let signing = keys.iter().find_map(|(_, key)| Some((key, key.sealed.as_ref()?)));
         let (key, sealed) = signing.ok_or(AuditKeyError::None)?;
@@ -63,7 +65,7 @@ impl SigningKey {
         Ok(Self { certificate, pair, made })
     }
 
-    pub(super) fn fingerprint(&self) -> KeyFingerprint {
+    pub(super) fn fingerprint(&self) -> CertificateFingerprint {
         self.certificate.fingerprint()
     }
 

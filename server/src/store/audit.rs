@@ -3,7 +3,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use async_trait::async_trait;
 use jiff::Timestamp;
 use secretfs_wire::audit::{
-    AuditCertificate, EventId, KeyFingerprint, RecordHash, SignedCheckpoint, WrittenRecord,
+    AuditCertificate, CertificateFingerprint, EventId, RecordHash, SignedCheckpoint, WrittenRecord,
 };
 use secretfs_wire::{ChainId, EnvironmentName, NodeId, OpenLogId};
 
@@ -125,7 +125,10 @@ pub(crate) trait AuditLog: Send + Sync {
     async fn last_checkpoint(&self, chain: ChainId) -> Result<Option<SignedCheckpoint>, StoreError>;
 
     /// The keys of a chain, the newest first.
-    async fn audit_keys(&self, chain: ChainId) -> Result<Vec<(KeyFingerprint, AuditKeyRecord)>, StoreError>;
+    async fn audit_keys(
+        &self,
+        chain: ChainId,
+    ) -> Result<Vec<(CertificateFingerprint, AuditKeyRecord)>, StoreError>;
 
     /// What is counted so far; 0 of whom nothing is.
     async fn losses(&self, of: LossSource) -> Result<u64, StoreError>;

@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 use std::sync::Mutex;
 
 use async_trait::async_trait;
-use secretfs_wire::audit::{EventId, KeyFingerprint, SignedCheckpoint};
+use secretfs_wire::audit::{CertificateFingerprint, EventId, SignedCheckpoint};
 use secretfs_wire::{ChainId, EnvironmentName};
 
 use crate::store::{
@@ -90,7 +90,10 @@ impl AuditLog for FaultyLog {
         self.log.last_checkpoint(chain).await
     }
 
-    async fn audit_keys(&self, chain: ChainId) -> Result<Vec<(KeyFingerprint, AuditKeyRecord)>, StoreError> {
+    async fn audit_keys(
+        &self,
+        chain: ChainId,
+    ) -> Result<Vec<(CertificateFingerprint, AuditKeyRecord)>, StoreError> {
         self.log.audit_keys(chain).await
     }
 

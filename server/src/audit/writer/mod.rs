@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use secretfs_wire::audit::{Actor, Event, EventId, KeyFingerprint, Outcome, Record, SignedCheckpoint};
+use secretfs_wire::audit::{
+    Actor, CertificateFingerprint, Event, EventId, Outcome, Record, SignedCheckpoint,
+};
 use secretfs_wire::{Action, ChainId};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
@@ -242,7 +244,12 @@ impl Writer {
     }
 
     /// The record after `head`.
-    fn next(&self, head: Head, event: Event, key: Option<KeyFingerprint>) -> Result<NewRecord, AuditError> {
+    fn next(
+        &self,
+        head: Head,
+        event: Event,
+        key: Option<CertificateFingerprint>,
+    ) -> Result<NewRecord, AuditError> {
         let sequence = head.sequence + 1;
         let (environment, id) = (event.environment.clone(), event.id);
         let record = Record {

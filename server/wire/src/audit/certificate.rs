@@ -8,7 +8,7 @@ use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, UnixTime};
 use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert, aws_lc_rs as algorithms};
 
-use super::hash::KeyFingerprint;
+use super::hash::CertificateFingerprint;
 use crate::ChainId;
 
 /// The purpose (extended key usage) of an audit key's certificate, and of no other that the CA issues:
@@ -79,10 +79,10 @@ impl AuditCertificate {
     }
 
     /// What names it in records and checkpoints.
-    pub fn fingerprint(&self) -> KeyFingerprint {
+    pub fn fingerprint(&self) -> CertificateFingerprint {
         let mut fingerprint = [0; digest::SHA256_OUTPUT_LEN];
         fingerprint.copy_from_slice(digest::digest(&SHA256, &self.0).as_ref());
-        KeyFingerprint::new(fingerprint)
+        CertificateFingerprint::new(fingerprint)
     }
 
     /// Checks that the CA issued it for an audit key of this chain, and that it held at this time.

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::certificate::AuditCertificate;
-use super::hash::{KeyFingerprint, RecordHash};
+use super::hash::{CertificateFingerprint, RecordHash};
 use super::record::{MOST, canonical};
 use crate::ChainId;
 
@@ -33,7 +33,7 @@ pub struct Checkpoint {
     #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
     pub time: Timestamp,
     /// The audit key that it is signed with.
-    pub key: KeyFingerprint,
+    pub key: CertificateFingerprint,
 }
 
 /// A checkpoint and its signature.

@@ -1,7 +1,7 @@
 use std::fmt;
 
 use super::certificate::InvalidAuditCertificate;
-use super::hash::KeyFingerprint;
+use super::hash::CertificateFingerprint;
 
 /// The first thing that is wrong with a chain, and where.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,11 +51,11 @@ pub enum Damage {
     /// The checkpoint's signature is wrong.
     Signature,
     /// The checkpoint is signed with a key that is not the chain's at this place.
-    WrongKey(KeyFingerprint),
+    WrongKey(CertificateFingerprint),
     /// The chain names a key whose certificate is not there.
-    NoCertificate(KeyFingerprint),
+    NoCertificate(CertificateFingerprint),
     /// A key's certificate is not good.
-    Certificate(KeyFingerprint, InvalidAuditCertificate),
+    Certificate(CertificateFingerprint, InvalidAuditCertificate),
     /// The checkpoint stands where it does not belong.
     CheckpointOutOfPlace,
     /// The first record names no key.

@@ -73,7 +73,7 @@ hashes! {
     /// SHA-256 over a record.
     RecordHash;
     /// SHA-256 over an audit key's certificate.
-    KeyFingerprint;
+    CertificateFingerprint;
 }
 
 fn read(text: &str) -> Option<[u8; BYTES]> {

@@ -21,7 +21,7 @@ pub use certificate::{AuditCertificate, CaBundle, InvalidAuditCertificate, KEY_P
 pub use checkpoint::{Checkpoint, CheckpointError, SignedCheckpoint};
 pub use event::{Actor, Event, EventId, Object, Outcome, Process};
 pub use fault::{Damage, Fault};
-pub use hash::{InvalidHash, KeyFingerprint, RecordHash};
+pub use hash::{CertificateFingerprint, InvalidHash, RecordHash};
 pub use line::{Line, MalformedLine};
 pub use mode::{AuditMode, InvalidAuditMode};
 pub use record::{Record, RecordError, WrittenRecord};

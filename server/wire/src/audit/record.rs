@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::checkpoint::SignedCheckpoint;
 use super::event::Event;
-use super::hash::{KeyFingerprint, RecordHash};
+use super::hash::{CertificateFingerprint, RecordHash};
 use crate::ChainId;
 
 /// What is hashed begins with this, so that no record is ever taken for anything else that is hashed.
@@ -43,7 +43,7 @@ pub struct Record {
     /// The audit key that signs from here on. The first record names one; a later one that does is
     /// itself signed for under the key before it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub key: Option<KeyFingerprint>,
+    pub key: Option<CertificateFingerprint>,
     /// Another chain as it was when this one took it up: of the manager that this one was restored from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub follows: Option<SignedCheckpoint>,

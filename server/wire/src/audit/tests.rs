@@ -81,7 +81,7 @@ impl Chain {
         chain
     }
 
-    fn append(&mut self, action: Action, key: Option<KeyFingerprint>) {
+    fn append(&mut self, action: Action, key: Option<CertificateFingerprint>) {
         let mut event = Event::new(action, Outcome::Done, Actor::Manager);
         event.reason = Some(format!("\u{e9} \"{}\" \u{2028}", self.last));
         event.id = Some(EventId { log: OpenLogId::random(), number: u64::MAX - self.last });

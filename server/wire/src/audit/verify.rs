@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use super::certificate::{AuditCertificate, CaBundle};
 use super::checkpoint::{Checkpoint, SignedCheckpoint};
 use super::fault::{Damage, Fault};
-use super::hash::{KeyFingerprint, RecordHash};
+use super::hash::{CertificateFingerprint, RecordHash};
 use super::line::Line;
 use super::record::{Record, WrittenRecord};
 use crate::ChainId;
@@ -14,16 +14,16 @@ use crate::ChainId;
 #[derive(Debug)]
 pub struct Verifier {
     authority: CaBundle,
-    certificates: BTreeMap<KeyFingerprint, AuditCertificate>,
+    certificates: BTreeMap<CertificateFingerprint, AuditCertificate>,
     /// A checkpoint that the chain must go on from; without one it is verified from its first record.
     from: Option<Checkpoint>,
     chain: Option<ChainId>,
     /// The number that the next record must have, and the hash of the one before it.
     next: u64,
     previous: Option<RecordHash>,
-    signer: Option<KeyFingerprint>,
+    signer: Option<CertificateFingerprint>,
     /// The key that signs as soon as the one before it has signed for that.
-    successor: Option<(KeyFingerprint, Timestamp)>,
+    successor: Option<(CertificateFingerprint, Timestamp)>,
     /// A record that is not the next one: what comes after it says whether one is missing or two are
     /// swapped.
     misplaced: Option<u64>,
@@ -50,7 +50,7 @@ pub struct Summary {
     /// Up to which record the last checkpoint goes.
     pub signed: u64,
     /// The audit keys, in the order in which they signed.
-    pub keys: Vec<KeyFingerprint>,
+    pub keys: Vec<CertificateFingerprint>,
     /// The other chains that records of this one take up.
     pub follows: Vec<SignedCheckpoint>,
     /// The hash of the last record.
@@ -193,7 +193,7 @@ impl Verifier {
         Ok(())
     }
 
-    fn take_key(&mut self, key: KeyFingerprint, at: Timestamp) -> Result<(), Fault> {
+    fn take_key(&mut self, key: CertificateFingerprint, at: Timestamp) -> Result<(), Fault> {
         let certificate = self.certificates.get(&key).ok_or_else(|| self.here(Damage::NoCertificate(key)))?;
         if let Some(chain) = self.chain {
             certificate

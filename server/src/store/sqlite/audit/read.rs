@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 
 use async_trait::async_trait;
 use secretfs_wire::audit::{
-    AuditCertificate, EventId, KeyFingerprint, RecordHash, SignedCheckpoint, WrittenRecord,
+    AuditCertificate, CertificateFingerprint, EventId, RecordHash, SignedCheckpoint, WrittenRecord,
 };
 use secretfs_wire::{ChainId, EnvironmentName};
 use sqlx::sqlite::SqliteRow;
@@ -125,7 +125,10 @@ impl AuditLog for SqliteAudit {
         row.map(|row| row.json("checkpoint")).transpose()
     }
 
-    async fn audit_keys(&self, chain: ChainId) -> Result<Vec<(KeyFingerprint, AuditKeyRecord)>, StoreError> {
+    async fn audit_keys(
+        &self,
+        chain: ChainId,
+    ) -> Result<Vec<(CertificateFingerprint, AuditKeyRecord)>, StoreError> {
         let rows = sqlx::query(
             "SELECT fingerprint, certificate, made, sealed FROM keys WHERE chain = ? ORDER BY made DESC",
         )
@@ -134,7 +137,7 @@ impl AuditLog for SqliteAudit {
         .await?;
         let key = |row: &SqliteRow| {
             let fingerprint: &[u8] = row.try_get("fingerprint")?;
-            let fingerprint = KeyFingerprint::from_bytes(fingerprint)
+            let fingerprint = CertificateFingerprint::from_bytes(fingerprint)
                 .ok_or(StoreError::Corrupt { column: "fingerprint" })?;
             let record = AuditKeyRecord {
                 certificate: AuditCertificate::from_der(row.bytes("certificate")?),

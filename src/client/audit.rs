@@ -3,14 +3,12 @@
 use std::time::Duration;
 
 use futures::stream::BoxStream;
-use futures::{StreamExt as _, TryStreamExt as _};
+use futures::{Stream, StreamExt as _, TryStreamExt as _};
 use reqwest::Method;
 use secretfs_wire::{ChainId, EnvironmentName};
 use tokio::time::timeout;
-use tokio_util::codec::{FramedRead, LinesCodec};
-use tokio_util::io::StreamReader;
 
-use super::http::success;
+use super::http::{lines, success};
 use super::{ClientError, OperatorClient};
 
 /// The longest line, in bytes: a record with long paths.
@@ -47,7 +45,7 @@ impl OperatorClient {
         query.extend(extent.from.map(|from| ("from", from.to_string())));
         query.extend(extent.last.map(|last| ("last", last.to_string())));
         query.extend(extent.chain.map(|chain| ("chain", chain.to_string())));
-        Ok(lines(self.http.get_stream(&path, &query).await?))
+        Ok(unless_silent(lines(self.http.get_stream(&path, &query).await?, LINE_MAX_BYTES)))
     }
 
     /// The newest checkpoint and its certificate, a line each.
@@ -62,14 +60,14 @@ impl OperatorClient {
     }
 }
 
-fn lines(response: reqwest::Response) -> AuditLines {
-    let body = StreamReader::new(response.bytes_stream().map_err(std::io::Error::other));
-    let lines = FramedRead::new(body, LinesCodec::new_with_max_length(LINE_MAX_BYTES));
+/// Lines of a manager that is heard all the time.
+fn unless_silent(
+    lines: impl Stream<Item = Result<String, ClientError>> + Send + Unpin + 'static,
+) -> AuditLines {
     let lines = futures::stream::unfold(lines, |mut lines| async {
         let line = match timeout(SILENCE, lines.next()).await {
             Ok(None) => return None,
-            Ok(Some(Ok(line))) => Ok(line),
-            Ok(Some(Err(error))) => Err(ClientError::Unreachable { reason: error.to_string() }),
+            Ok(Some(line)) => line,
             Err(_) => Err(ClientError::Unreachable { reason: "the stream fell silent".to_owned() }),
         };
         Some((line, lines))

@@ -3,12 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::{Stream, TryStreamExt as _};
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 use reqwest::{Body, Method, RequestBuilder, Response, redirect};
 use rustls::ClientConfig;
 use secretfs_wire::api::{ErrorBody, OCTET_STREAM};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio_util::codec::{FramedRead, LinesCodec};
+use tokio_util::io::StreamReader;
 use url::Url;
 
 use super::ClientError;
@@ -179,6 +182,16 @@ pub(super) fn with_value(request: RequestBuilder, value: impl Into<Body>) -> Req
 /// Sends a request and reads JSON.
 pub(super) async fn json<T: DeserializeOwned>(request: RequestBuilder) -> Result<T, ClientError> {
     Ok(success(request).await?.json().await?)
+}
+
+/// The lines of a body that goes on, each of so many bytes at most.
+pub(super) fn lines(
+    response: Response,
+    most_bytes: usize,
+) -> impl Stream<Item = Result<String, ClientError>> + Send + Unpin {
+    let body = StreamReader::new(response.bytes_stream().map_err(std::io::Error::other));
+    FramedRead::new(body, LinesCodec::new_with_max_length(most_bytes))
+        .map_err(|error| ClientError::Unreachable { reason: error.to_string() })
 }
 
 /// Sends a request; what is not a success becomes the manager's own words.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::{StreamExt as _, TryStreamExt as _};
+use futures::StreamExt as _;
 use reqwest::Method;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use secretfs_wire::InstanceId;
@@ -12,11 +12,9 @@ use secretfs_wire::api::{
     EnvelopeRequest, INSTANCE_HEADER, OpenReport, RenewRequest, Renewed, Session, UsageReport,
 };
 use secretfs_wire::stream::{Follow, StreamMessage};
-use tokio_util::codec::{FramedRead, LinesCodec};
-use tokio_util::io::StreamReader;
 use url::Url;
 
-use super::http::{Http, json, success};
+use super::http::{Http, json, lines, success};
 use super::{ClientError, Credentials, ManagerClock};
 
 /// The longest line of the change stream, in bytes: a manifest of some 50,000 targets.
@@ -88,14 +86,9 @@ impl NodeClient {
     /// Opens the change stream, which begins with what differs from what the node has.
     pub(crate) async fn follow(&self, follow: &Follow) -> Result<ChangeStream, ClientError> {
         let response = self.http.stream(&["v1", "node", "changes"], follow).await?;
-        let body = StreamReader::new(response.bytes_stream().map_err(std::io::Error::other));
-        let lines = FramedRead::new(body, LinesCodec::new_with_max_length(LINE_MAX_BYTES));
         let http = self.http.clone();
-        let messages = lines.map(move |line| {
-            let line = line.map_err(|error| {
-                http.broke();
-                ClientError::Unreachable { reason: error.to_string() }
-            })?;
+        let messages = lines(response, LINE_MAX_BYTES).map(move |line| {
+            let line = line.inspect_err(|_| http.broke())?;
             serde_json::from_str(&line).map_err(|error| ClientError::Malformed { reason: error.to_string() })
         });
         Ok(messages.boxed())

@@ -9,7 +9,7 @@ use url::Url;
 use super::super::connect::Operator;
 use super::super::error::Failure;
 use super::syslog::{self, Receiver};
-use super::tail::each;
+use super::tail::{ReadRecord, each};
 use crate::client::AuditExtent;
 
 #[derive(Debug, Args)]
@@ -64,11 +64,7 @@ pub(super) async fn run(args: ExportArgs, operator: &Operator) -> Result<(), Fai
     // From the last one that is there, for a checkpoint that came after it.
     let from = args.from.or(last_there);
     let extent = AuditExtent { from, follow: args.follow, ..AuditExtent::default() };
-    let mut export = |line: Line| {
-        let record = match &line {
-            Line::Record(written) => Some(Record::read(&written.text)),
-            Line::Certificate(_) | Line::Checkpoint(_) => None,
-        };
+    let mut export = |line: Line, record: Option<ReadRecord>| {
         if let Some(Ok(record)) = &record
             && last_there.is_some_and(|last| record.sequence <= last)
         {

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use clap::Args;
 use futures::StreamExt as _;
-use secretfs_wire::audit::{Line, Record};
+use secretfs_wire::audit::{Line, Record, RecordError};
 
 use super::super::connect::Operator;
 use super::super::error::Failure;
@@ -30,12 +30,12 @@ pub(super) async fn run(args: TailArgs, global: &Global, operator: &Operator) ->
         follow: args.follow,
         ..AuditExtent::default()
     };
-    each(operator, extent, &mut |line| {
-        let Line::Record(written) = line else { return Ok(()) };
+    each(operator, extent, &mut |line, record| {
+        let (Line::Record(written), Some(record)) = (line, record) else { return Ok(()) };
         if global.json {
             return Ok(output::line(&written.text)?);
         }
-        match Record::read(&written.text) {
+        match record {
             Ok(record) => Ok(output::line(&show::line(&record))?),
             Err(error) => Ok(output::line(&format!("{error}; see `secretfs audit verify`"))?),
         }
@@ -44,12 +44,15 @@ pub(super) async fn run(args: TailArgs, global: &Global, operator: &Operator) ->
     .map(drop)
 }
 
+/// What a line that is a record says. It is read, and not verified.
+pub(super) type ReadRecord = Result<Record, RecordError>;
+
 /// Does something with each line. What is followed is opened again where it was when the stream breaks.
 /// The number of the last record.
 pub(super) async fn each(
     operator: &Operator,
     mut extent: AuditExtent,
-    with: &mut impl FnMut(Line) -> Result<(), Failure>,
+    with: &mut impl FnMut(Line, Option<ReadRecord>) -> Result<(), Failure>,
 ) -> Result<Option<u64>, Failure> {
     let mut last: Option<u64> = None;
     loop {
@@ -60,13 +63,17 @@ pub(super) async fn each(
                     Some(Err(error)) => break Some(error),
                     Some(Ok(line)) => {
                         let line = Line::read(&line).map_err(|error| Failure::failed(error.to_string()))?;
-                        let number = number(&line);
+                        let record = match &line {
+                            Line::Record(written) => Some(Record::read(&written.text)),
+                            Line::Certificate(_) | Line::Checkpoint(_) => None,
+                        };
+                        let number = record.as_ref().and_then(|record| Some(record.as_ref().ok()?.sequence));
                         // It was opened again at this one, for the checkpoint after it.
                         if number.is_some() && number == last {
                             continue;
                         }
                         last = number.or(last);
-                        with(line)?;
+                        with(line, record)?;
                     }
                 }
             },
@@ -90,13 +97,5 @@ fn passes(error: &ClientError) -> bool {
     match error.code() {
         None => !matches!(error, ClientError::Malformed { .. }),
         Some(code) => matches!(code, ErrorCode::Unavailable | ErrorCode::AuditUnavailable),
-    }
-}
-
-/// The number of a record. It is read, and not verified.
-fn number(line: &Line) -> Option<u64> {
-    match line {
-        Line::Record(written) => Record::read(&written.text).ok().map(|record| record.sequence),
-        Line::Certificate(_) | Line::Checkpoint(_) => None,
     }
 }

@@ -9,7 +9,8 @@
 //! - [`cache`]: values in locked memory, each fetched once
 //! - [`source`]: the seam behind which values come from
 //! - [`node`]: the daemon that joins these, follows the manager and opens envelopes
-//! - [`client`]: the manager over mutual TLS, the only module that names reqwest
+//! - [`client`]: the manager over mutual TLS
+//! - [`collector`]: log collectors that the audit log is sent to
 //! - [`holder`], [`worker`], [`notifier`], [`witness`], [`handover`]: the processes of a node, and what
 //!   passes between them
 //! - [`run`]: a program, and what is done with it when its secrets change
@@ -19,6 +20,7 @@ mod audit;
 mod cache;
 mod cli;
 mod client;
+mod collector;
 mod fs;
 mod fuse;
 mod handover;

@@ -16,6 +16,8 @@ pub(super) struct Operator {
     pub(super) client: OperatorClient,
     /// Where the manager is.
     pub(super) manager: Url,
+    /// What renews its certificate.
+    pub(super) renewal: Option<Renewal>,
     environment: Option<EnvironmentName>,
 }
 
@@ -28,14 +30,16 @@ impl Operator {
         })?;
         let (credentials, identity_file) = credentials::load(file)?;
         let client = OperatorClient::new(manager.clone(), &credentials)?;
+        let mut renewal = None;
         if let Some(certificate) = CertificateSummary::of(&credentials.certificate) {
             refuse_ended(&certificate)?;
-            let renewal = Renewal::new(client.clone(), identity_file, certificate);
-            // A command has one operator.
-            let _ = global.renewal.set(renewal);
+            let new = Renewal::new(client.clone(), identity_file, certificate);
+            // The first one's that a command uses. One that goes on for long sees to those after it.
+            let _ = global.renewal.set(new.clone());
+            renewal = Some(new);
         }
         let environment = global.environment.clone().or_else(|| section.environment.clone());
-        Ok(Self { client, manager, environment })
+        Ok(Self { client, manager, renewal, environment })
     }
 
     /// The environment that was named, if one was.

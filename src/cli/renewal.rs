@@ -13,8 +13,12 @@ use crate::client::{CertificateRequest, CertificateSummary, ClientError, Operato
 
 /// How much longer a command may take for it.
 const DEADLINE: Duration = Duration::from_secs(5);
+/// How soon it is tried again at least and at most.
+const AGAIN_FIRST: Duration = Duration::from_secs(1);
+const AGAIN_LAST: Duration = Duration::from_secs(60);
 
 /// What a command needs to renew the certificate that it came with.
+#[derive(Clone)]
 pub(super) struct Renewal {
     client: OperatorClient,
     file: IdentityFile,
@@ -35,6 +39,20 @@ enum RenewalError {
 impl Renewal {
     pub(super) fn new(client: OperatorClient, file: IdentityFile, certificate: CertificateSummary) -> Self {
         Self { client, file, certificate }
+    }
+
+    /// How long until it is time, for who goes on for long.
+    pub(super) fn wait(&self) -> Duration {
+        self.until(half_life(&self.certificate))
+    }
+
+    /// How long to wait after an attempt that failed: a tenth of what is left.
+    pub(super) fn wait_again(&self) -> Duration {
+        (self.until(self.certificate.end) / 10).clamp(AGAIN_FIRST, AGAIN_LAST)
+    }
+
+    fn until(&self, time: Timestamp) -> Duration {
+        Duration::try_from(time.duration_since(self.client.clock().now())).unwrap_or_default()
     }
 
     /// Renews the certificate if it is time. Whether that works is nothing that the command failed at.
@@ -68,10 +86,14 @@ impl Renewal {
 
 /// Whether less than half of a certificate's life is left.
 fn is_due(certificate: &CertificateSummary, now: Timestamp) -> bool {
+    now > half_life(certificate)
+}
+
+/// When half of a certificate's life is over.
+fn half_life(certificate: &CertificateSummary) -> Timestamp {
     // It is made out to begin earlier than it was made.
     let made = certificate.begin.saturating_add(CLOCK_TOLERANCE).unwrap_or(certificate.begin);
-    let life = certificate.end.duration_since(made);
-    certificate.end.duration_since(now) < life / 2
+    made + certificate.end.duration_since(made) / 2
 }
 
 impl fmt::Debug for Renewal {

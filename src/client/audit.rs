@@ -5,6 +5,7 @@ use std::time::Duration;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt as _, TryStreamExt as _};
 use reqwest::Method;
+use secretfs_wire::api::AUDIT_CHAIN_HEADER;
 use secretfs_wire::{ChainId, EnvironmentName};
 use tokio::time::timeout;
 
@@ -12,7 +13,7 @@ use super::http::{lines, success};
 use super::{ClientError, OperatorClient};
 
 /// The longest line, in bytes: a record with long paths.
-const LINE_MAX_BYTES: usize = 1 << 20;
+pub(crate) const AUDIT_LINE_MAX_BYTES: usize = 1 << 20;
 /// The manager says every few seconds that it is there.
 const SILENCE: Duration = Duration::from_secs(20);
 
@@ -34,9 +35,17 @@ pub(crate) struct AuditExtent {
 /// Lines, until there are no more or the stream breaks.
 pub(crate) type AuditLines = BoxStream<'static, Result<String, ClientError>>;
 
+/// A chain of the log, as it comes.
+pub(crate) struct AuditStream {
+    /// Which one.
+    pub(crate) chain: ChainId,
+    /// Its lines.
+    pub(crate) lines: AuditLines,
+}
+
 impl OperatorClient {
     /// Reads the log.
-    pub(crate) async fn audit(&self, extent: &AuditExtent) -> Result<AuditLines, ClientError> {
+    pub(crate) async fn audit(&self, extent: &AuditExtent) -> Result<AuditStream, ClientError> {
         let path = match &extent.environment {
             None => vec!["v1", "audit"],
             Some(environment) => vec!["v1", "environments", environment.as_str(), "audit"],
@@ -45,7 +54,11 @@ impl OperatorClient {
         query.extend(extent.from.map(|from| ("from", from.to_string())));
         query.extend(extent.last.map(|last| ("last", last.to_string())));
         query.extend(extent.chain.map(|chain| ("chain", chain.to_string())));
-        Ok(unless_silent(lines(self.http.get_stream(&path, &query).await?, LINE_MAX_BYTES)))
+        let response = self.http.get_stream(&path, &query).await?;
+        let chain = response.headers().get(AUDIT_CHAIN_HEADER).and_then(|id| id.to_str().ok()?.parse().ok());
+        let unknown = || ClientError::Malformed { reason: "it does not say which chain it sends".to_owned() };
+        let lines = unless_silent(lines(response, AUDIT_LINE_MAX_BYTES));
+        Ok(AuditStream { chain: chain.ok_or_else(unknown)?, lines })
     }
 
     /// The newest checkpoint and its certificate, a line each.

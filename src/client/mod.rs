@@ -1,5 +1,4 @@
-//! The manager as its callers see it, over mutually authenticated TLS. Only this module names
-//! `reqwest`.
+//! The manager as its callers see it, over mutually authenticated TLS.
 
 mod admission;
 mod audit;
@@ -14,7 +13,7 @@ mod operators;
 mod tls;
 
 pub(crate) use admission::{Admission, join, login};
-pub(crate) use audit::AuditExtent;
+pub(crate) use audit::{AUDIT_LINE_MAX_BYTES, AuditExtent, AuditLines};
 pub(crate) use certificate::{CertificateRequest, CertificateSummary, certificate_end};
 pub(crate) use clock::{ManagerClock, describe as describe_clock};
 pub(crate) use error::ClientError;

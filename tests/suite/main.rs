@@ -8,6 +8,7 @@
 // they use expect, and say what they expect.
 
 mod audit;
+mod audit_export;
 mod audited_opens;
 #[path = "../backends/mod.rs"]
 mod backends;
@@ -62,6 +63,7 @@ fn main() -> ExitCode {
     }
     let trials = [
         audit::trials(),
+        audit_export::trials(),
         audited_opens::trials(),
         backup::trials(),
         canary::trials(),

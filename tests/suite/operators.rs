@@ -49,7 +49,7 @@ impl Site {
     }
 
     /// A user who has logged in.
-    fn logged_in(&self, name: &str, options: &[&str]) -> Operator {
+    pub(crate) fn logged_in(&self, name: &str, options: &[&str]) -> Operator {
         let user = self.user(name);
         let outcome = self.login(&user, &self.invite(name, options), &[]);
         assert_eq!(outcome.code, 0, "{outcome:?}");

@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 use futures::StreamExt as _;
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
-use secretfs_wire::api::{ErrorCode, JSON_LINES};
+use secretfs_wire::api::{AUDIT_CHAIN_HEADER, ErrorCode, JSON_LINES};
 use secretfs_wire::audit::Line;
 use secretfs_wire::{Action, ChainId, EnvironmentName};
 use serde::Deserialize;
@@ -93,16 +93,19 @@ async fn export(
 ) -> Result<Response, Error> {
     let (own, log) = app.audit.chain()?;
     let chain = wanted.chain.unwrap_or(own);
-    if chain != own && log.chains().await?.iter().all(|kept| kept.id != chain) {
-        return Err(Error::NotFound { kind: "audit chain", name: chain.to_string() });
-    }
+    let kept = log.chains().await?.into_iter().find(|kept| kept.id == chain);
+    let kept = kept.ok_or_else(|| Error::NotFound { kind: "audit chain", name: chain.to_string() })?;
     let from = match (wanted.from, wanted.last) {
         (from, None) => from.unwrap_or(1),
+        (None, Some(0)) => kept.head.map_or(1, |head| head.sequence + 1),
         (None, Some(count)) => log.tail(chain, environment.as_ref(), count).await?,
         (Some(_), Some(_)) => return Err(Error::Invalid("name either from or last".to_owned())),
     };
     let about = environment.clone().map_or_else(Resource::default, Resource::environment);
-    let extent = Extent { from, limit: wanted.limit, environment, follow: wanted.follow };
+    // So many and no more: the record of this call comes after them.
+    let count = wanted.last.filter(|_| !wanted.follow).map(u64::from);
+    let limit = wanted.limit.into_iter().chain(count).min();
+    let extent = Extent { from, limit, environment, follow: wanted.follow };
     let export = Export::new(
         Arc::clone(log),
         chain,
@@ -112,7 +115,8 @@ async fn export(
         app.stopping.clone(),
     );
     let body = Body::from_stream(export.lines().take_until(Box::pin(refused(Arc::clone(app), asker, about))));
-    Ok(([(CONTENT_TYPE, JSON_LINES)], body).into_response())
+    let headers = [(CONTENT_TYPE.as_str(), JSON_LINES.to_owned()), (AUDIT_CHAIN_HEADER, chain.to_string())];
+    Ok((headers, body).into_response())
 }
 
 /// Ends when the caller would be refused if it asked anew: who follows is let go with a certificate that

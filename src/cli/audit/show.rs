@@ -1,7 +1,7 @@
 //! A record as people read it: one line. Some of its texts come from nodes, so what could move a cursor
 //! is written out.
 
-use secretfs_wire::audit::{Actor, Event, Object, Outcome, Record};
+use secretfs_wire::audit::{Event, Object, Record};
 
 use crate::cli::output;
 
@@ -10,9 +10,9 @@ pub(super) fn line(record: &Record) -> String {
     let mut words = vec![
         output::time(*time),
         sequence.to_string(),
-        outcome(event.outcome).to_owned(),
+        event.outcome.as_str().to_owned(),
         event.action.to_string(),
-        actor(&event.actor),
+        event.actor.to_string(),
     ];
     words.extend(event.environment.as_ref().map(ToString::to_string));
     words.extend(object(&event.object));
@@ -24,25 +24,6 @@ pub(super) fn line(record: &Record) -> String {
         words.push(format!("by {}", event.policies.join(", ")));
     }
     words.join("  ").chars().flat_map(visible).collect()
-}
-
-/// The word of an outcome.
-pub(super) const fn outcome(outcome: Outcome) -> &'static str {
-    match outcome {
-        Outcome::Begun => "begun",
-        Outcome::Done => "done",
-        Outcome::Denied => "denied",
-        Outcome::Failed => "failed",
-    }
-}
-
-fn actor(actor: &Actor) -> String {
-    match actor {
-        Actor::Anonymous => "anonymous".to_owned(),
-        Actor::Operator { name } => format!("operator/{name}"),
-        Actor::Node { name, .. } => format!("node/{name}"),
-        Actor::Manager => "manager".to_owned(),
-    }
 }
 
 fn object(object: &Object) -> Vec<String> {
@@ -82,7 +63,7 @@ fn visible(character: char) -> Vec<char> {
 
 #[cfg(test)]
 mod tests {
-    use secretfs_wire::audit::Process;
+    use secretfs_wire::audit::{Actor, Outcome, Process};
     use secretfs_wire::{Action, ChainId};
 
     use super::*;

@@ -110,7 +110,7 @@ async fn online(
     extent: &AuditExtent,
     mut verifier: Verifier,
 ) -> Result<Summary, Failure> {
-    let mut lines = operator.client.audit(extent).await?;
+    let mut lines = operator.client.audit(extent).await?.lines;
     while let Some(line) = lines.next().await {
         verifier.line(&line?).map_err(damaged)?;
     }

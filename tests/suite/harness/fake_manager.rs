@@ -2,7 +2,7 @@
 //! manifest that the test wrote, and answers for each target as the test wants.
 
 use std::collections::BTreeMap;
-use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{self, BufReader, Write as _};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -24,7 +24,7 @@ use serde::de::DeserializeOwned;
 
 use super::pki::Authority;
 use super::site::ENVIRONMENT;
-use super::tls_server::{Accepted, TlsServer};
+use super::tls_server::{Accepted, TlsServer, head, read_request, reply};
 
 /// How a target is answered for.
 #[derive(Clone)]
@@ -281,38 +281,8 @@ fn parse<T: DeserializeOwned>(body: &[u8]) -> io::Result<T> {
     serde_json::from_slice(body).map_err(io::Error::other)
 }
 
-fn read_request(connection: &mut BufReader<Accepted>) -> io::Result<(String, Vec<u8>)> {
-    let (mut path, mut length) = (None, 0);
-    loop {
-        let mut line = String::new();
-        if connection.read_line(&mut line)? == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        let line = line.trim_end().to_lowercase();
-        if path.is_none() {
-            path = line.split(' ').nth(1).map(str::to_owned);
-        } else if let Some(value) = line.strip_prefix("content-length: ") {
-            length = value.parse().map_err(io::Error::other)?;
-        } else if line.is_empty() {
-            let mut body = vec![0; length];
-            connection.read_exact(&mut body)?;
-            return Ok((path.unwrap_or_default(), body));
-        }
-    }
-}
-
 fn reply_json(out: &mut Accepted, value: &impl Serialize) -> io::Result<()> {
     reply(out, &serde_json::to_vec(value).expect("JSON"))
-}
-
-fn reply(out: &mut Accepted, body: &[u8]) -> io::Result<()> {
-    head(out, body.len())?;
-    out.write_all(body)?;
-    out.flush()
-}
-
-fn head(out: &mut Accepted, length: usize) -> io::Result<()> {
-    write!(out, "HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n")
 }
 
 fn chunk(out: &mut Accepted, message: &StreamMessage) -> io::Result<()> {

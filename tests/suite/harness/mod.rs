@@ -17,6 +17,7 @@ pub(crate) mod process;
 pub(crate) mod readers;
 pub(crate) mod recorder;
 pub(crate) mod requirement;
+pub(crate) mod rsyslog;
 pub(crate) mod service_manager;
 pub(crate) mod site;
 pub(crate) mod supervised;

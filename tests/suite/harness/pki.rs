@@ -60,8 +60,25 @@ impl Authority {
         request.signed_by(&self.issuer).expect("a certificate").pem()
     }
 
+    /// The authority's own certificate, PEM.
+    pub(crate) fn pem(&self) -> String {
+        pem_of("CERTIFICATE", &self.certificate)
+    }
+
     /// The authority's own certificate.
     pub(crate) fn certificate(&self) -> &CertificateDer<'static> {
         &self.certificate
     }
+}
+
+impl Credential {
+    /// The certificate with the rest of its chain, and the key, PEM.
+    pub(crate) fn pem(&self) -> (String, String) {
+        let chain = self.chain.iter().map(|certificate| pem_of("CERTIFICATE", certificate)).collect();
+        (chain, pem_of("PRIVATE KEY", self.key.secret_der()))
+    }
+}
+
+fn pem_of(tag: &str, der: &[u8]) -> String {
+    pem::encode(&pem::Pem::new(tag, der))
 }

@@ -32,6 +32,8 @@ pub(crate) enum Need {
     OpenBao,
     /// SoftHSM, an HSM that is a library.
     SoftHsm,
+    /// rsyslogd, with its driver for TLS.
+    Rsyslog,
 }
 
 impl Need {
@@ -56,6 +58,7 @@ impl Need {
             Self::Sqlite => not_installed("sqlite3"),
             Self::OpenBao => OpenBao::missing().map(|missing| missing.to_string()),
             Self::SoftHsm => SoftHsm::missing().map(|missing| missing.to_string()),
+            Self::Rsyslog => not_installed("rsyslogd").or_else(super::rsyslog::missing_driver),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! A TLS server under an authority of the harness: each connection is a thread's.
 
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -66,4 +67,37 @@ impl Drop for TlsServer {
             let _ = accepting.join();
         }
     }
+}
+
+/// Reads a request of HTTP/1.1: its path, in lower case, and its body.
+pub(crate) fn read_request(connection: &mut BufReader<Accepted>) -> io::Result<(String, Vec<u8>)> {
+    let (mut path, mut length) = (None, 0);
+    loop {
+        let mut line = String::new();
+        if connection.read_line(&mut line)? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let line = line.trim_end().to_lowercase();
+        if path.is_none() {
+            path = line.split(' ').nth(1).map(str::to_owned);
+        } else if let Some(value) = line.strip_prefix("content-length: ") {
+            length = value.parse().map_err(io::Error::other)?;
+        } else if line.is_empty() {
+            let mut body = vec![0; length];
+            connection.read_exact(&mut body)?;
+            return Ok((path.unwrap_or_default(), body));
+        }
+    }
+}
+
+/// Answers one.
+pub(crate) fn reply(out: &mut Accepted, body: &[u8]) -> io::Result<()> {
+    head(out, body.len())?;
+    out.write_all(body)?;
+    out.flush()
+}
+
+/// The beginning of an answer of so many bytes.
+pub(crate) fn head(out: &mut Accepted, length: usize) -> io::Result<()> {
+    write!(out, "HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n")
 }

@@ -41,3 +41,5 @@ pub const PLAIN_TEXT: &str = "text/plain; charset=utf-8";
 pub const JSON_LINES: &str = "application/jsonl";
 /// The header by which a node's daemon says which one it is: an [`InstanceId`](crate::InstanceId).
 pub const INSTANCE_HEADER: &str = "secretfs-instance";
+/// The header by which a manager says which chain of the audit log it sends: a [`ChainId`](crate::ChainId).
+pub const AUDIT_CHAIN_HEADER: &str = "secretfs-audit-chain";

@@ -1,3 +1,4 @@
+use std::fmt;
 use std::net::IpAddr;
 
 use jiff::Timestamp;
@@ -86,6 +87,18 @@ pub enum Outcome {
     Failed,
 }
 
+impl Outcome {
+    /// Its word.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Begun => "begun",
+            Self::Done => "done",
+            Self::Denied => "denied",
+            Self::Failed => "failed",
+        }
+    }
+}
+
 /// Who did something.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "kind", deny_unknown_fields)]
@@ -109,6 +122,18 @@ pub enum Actor {
     },
     /// The manager itself.
     Manager,
+}
+
+/// As people write it: `operator/alice`, `node/web-1`.
+impl fmt::Display for Actor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Anonymous => f.write_str("anonymous"),
+            Self::Operator { name } => write!(f, "operator/{name}"),
+            Self::Node { name, .. } => write!(f, "node/{name}"),
+            Self::Manager => f.write_str("manager"),
+        }
+    }
 }
 
 /// What something is done to; several parts where it takes several names.

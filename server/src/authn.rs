@@ -4,7 +4,7 @@
 use jiff::Timestamp;
 use secretfs_wire::api::NodeState;
 use secretfs_wire::audit::Actor;
-use secretfs_wire::{EnvironmentName, Grant, NodeId, NodeName, OperatorName};
+use secretfs_wire::{EnvironmentName, Grant, NodeId, NodeName, OperatorId, OperatorName};
 
 use crate::ca::{PeerCertificate, Subject};
 use crate::error::Error;
@@ -23,6 +23,8 @@ pub(crate) enum Identity {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct OperatorIdentity {
     pub(crate) name: OperatorName,
+    /// None of a first operator from before there were ids, and of one who is only asked about.
+    pub(crate) id: Option<OperatorId>,
     pub(crate) grants: Vec<Grant>,
 }
 
@@ -47,7 +49,7 @@ impl Identity {
         }
         match peer.subject {
             Subject::Operator { name, id } => match store.operator_grants(&name, id).await? {
-                Some(grants) => Ok(Self::Operator(OperatorIdentity { name, grants })),
+                Some(grants) => Ok(Self::Operator(OperatorIdentity { name, id, grants })),
                 None => Err(Error::Unauthenticated(
                     "this operator is not known here, or has logged in anew elsewhere",
                 )),
@@ -70,7 +72,9 @@ impl Identity {
     pub(crate) fn actor(&self) -> Actor {
         match self {
             Self::Anonymous => Actor::Anonymous,
-            Self::Operator(operator) => Actor::Operator { name: operator.name.clone() },
+            Self::Operator(OperatorIdentity { name, id, .. }) => {
+                Actor::Operator { name: name.clone(), id: *id }
+            }
             Self::Node(node) => node.actor(),
         }
     }

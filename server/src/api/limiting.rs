@@ -7,6 +7,7 @@ use http::StatusCode;
 use secretfs_wire::Action;
 
 use crate::app::App;
+use crate::authn::Identity;
 use crate::ca::{PeerCertificate, Subject};
 use crate::error::Error;
 use crate::limits::{Limit, Limited};
@@ -44,22 +45,21 @@ impl<'a> Limiting<'a> {
         Ok(())
     }
 
-    /// What its caller is told of an identity that is none: after too many, only to wait.
+    /// Counts a refusal of somebody who has not shown who they are. After too many they are only told to
+    /// wait, which is neither logged nor recorded one by one: nobody fills a disk with it.
     ///
     /// A node always hears that it is shut out: it then wipes what it has, and its neighbours' failures
     /// must not keep that from it.
-    pub(super) fn unidentified(&self, error: Error) -> Error {
+    pub(super) fn refuse(&self, identity: Option<&Identity>, error: Error) -> Result<Error, Error> {
         let is_node = self.peer.is_some_and(|peer| matches!(peer.subject, Subject::Node { .. }));
-        if is_node || !matches!(error, Error::Unauthenticated(_)) {
-            return error;
+        let is_unknown =
+            matches!(error, Error::Unauthenticated(_)) || matches!(identity, Some(Identity::Anonymous));
+        if is_node || !is_unknown {
+            return Ok(error);
         }
-        match self.may_try(Limit::Authentication) {
-            Ok(()) => {
-                self.failed(Limit::Authentication);
-                error
-            }
-            Err(refused) => refused,
-        }
+        self.may_try(Limit::Authentication)?;
+        self.failed(Limit::Authentication);
+        Ok(error)
     }
 
     /// How the request was answered.

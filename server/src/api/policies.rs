@@ -40,7 +40,7 @@ pub(super) async fn explain_of(
     Json(asked): Json<Explain>,
 ) -> Result<Answer<Explanation>, Error> {
     let operator = app.store.operator(&at.operator, now()).await?;
-    let about = OperatorIdentity { name: operator.name, grants: operator.grants };
+    let about = OperatorIdentity { name: operator.name, id: None, grants: operator.grants };
     answer(&app, &Identity::Operator(about), &asker, asked)
 }
 

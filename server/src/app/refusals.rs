@@ -47,7 +47,9 @@ impl App {
         (event.count, event.happened) = (Some(times), Some(since));
         event.reason = Some(limit.as_str().to_owned());
         match caller {
-            Some(Limited::Subject(Subject::Operator { name, .. })) => event.actor = Actor::Operator { name },
+            Some(Limited::Subject(Subject::Operator { name, id })) => {
+                event.actor = Actor::Operator { name, id }
+            }
             Some(Limited::Subject(Subject::Node { environment, name, id })) => {
                 event.environment = Some(environment.clone());
                 event.actor = Actor::Node { environment, name, id };

@@ -161,8 +161,8 @@ impl PolicyTrial {
 impl PolicyCase {
     fn identity(&self) -> Option<Identity> {
         let operator = self.operator.clone();
-        let operator =
-            operator.map(|name| Identity::Operator(OperatorIdentity { name, grants: self.grants.clone() }));
+        let operator = operator
+            .map(|name| Identity::Operator(OperatorIdentity { name, id: None, grants: self.grants.clone() }));
         let node = self.node.clone().map(|CaseNode { environment, name }| {
             Identity::Node(NodeIdentity { id: NodeId::random(), environment, name })
         });

@@ -109,6 +109,8 @@ ids! {
     /// One run of a node daemon, from its start to its end: workers come and go under it. Two that are
     /// heard at the same time are two daemons with one identity.
     InstanceId = "instance";
+    /// One call that changes something: the audit log has a record of its beginning and one of its end.
+    CallId = "call";
     /// A chain of audit records. Each manager writes one of its own.
     ChainId = "audit chain";
 }

@@ -31,7 +31,7 @@ pub const CLOCK_TOLERANCE: std::time::Duration = std::time::Duration::from_secs(
 pub use action::{Action, UnknownAction};
 pub use fingerprint::{InvalidFingerprint, KeyFingerprint};
 pub use host::{HOST_MAX_ADDRESSES, HostFact, HostFacts, MachineDigest};
-pub use id::{ChainId, InstanceId, InvalidId, NodeId, OpenLogId, OperatorId, SessionId, VersionId};
+pub use id::{CallId, ChainId, InstanceId, InvalidId, NodeId, OpenLogId, OperatorId, SessionId, VersionId};
 pub use key::{InvalidKeyBackend, KeyBackendKind, KeyReference};
 pub use label::{InvalidLabel, Labels, Selector};
 pub use name::{

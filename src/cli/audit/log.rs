@@ -146,7 +146,7 @@ impl<'a> Log<'a> {
     async fn next(&mut self) -> Result<Option<Entry>, Failure> {
         loop {
             match self.step().await {
-                Ok(Step::Entry(entry)) => return Ok(Some(entry)),
+                Ok(Step::Entry(entry)) => return Ok(Some(*entry)),
                 Ok(Step::Over) => return Ok(None),
                 Ok(Step::Again) => {}
                 Err(Broken::For(failure)) => return Err(failure),
@@ -178,18 +178,18 @@ impl<'a> Log<'a> {
                 return Ok(Step::Again);
             }
         };
-        let Some(line) = line.transpose()? else { return self.ended() };
+        let Some(line) = line.transpose()? else { return self.ended().await };
         let line = Line::read(&line).map_err(|error| Failure::failed(error.to_string()))?;
         let entry = Entry::of(line);
         if entry.record.is_none() {
-            return Ok(Step::Entry(entry));
+            return Ok(Step::Entry(Box::new(entry)));
         }
         let position = entry.position();
         if std::mem::take(&mut open.resumes) {
             return if position == self.position { Ok(Step::Again) } else { Err(changed().into()) };
         }
         self.position = position.or(self.position.take());
-        Ok(Step::Entry(entry))
+        Ok(Step::Entry(Box::new(entry)))
     }
 
     /// A stream, from where this log is.
@@ -227,7 +227,7 @@ impl<'a> Log<'a> {
     }
 
     /// What to do at the end of a stream.
-    fn ended(&mut self) -> Result<Step, Broken> {
+    async fn ended(&mut self) -> Result<Step, Broken> {
         let Some(open) = self.open.take() else { return Ok(Step::Again) };
         if open.resumes && !open.is_old && !self.extent.follow {
             return Err(changed().into());
@@ -238,8 +238,12 @@ impl<'a> Log<'a> {
             (self.extent.from, self.extent.last) = (Some(1), None);
             return Ok(Step::Again);
         }
+        if !self.extent.follow {
+            return Ok(Step::Over);
+        }
         // A manager that stops, or a certificate or a role that does not count any more: asking again tells.
-        if self.extent.follow { Ok(Step::Again) } else { Ok(Step::Over) }
+        sleep(AGAIN).await;
+        Ok(Step::Again)
     }
 
     /// When its certificate is to be renewed.
@@ -263,7 +267,7 @@ impl<'a> Log<'a> {
 
 /// What came of an attempt to read on.
 enum Step {
-    Entry(Entry),
+    Entry(Box<Entry>),
     Again,
     Over,
 }

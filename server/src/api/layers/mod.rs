@@ -56,7 +56,10 @@ pub(super) async fn authorize(
         Ok(identity) => identity,
         Err(error) => {
             let claimed = peer.as_ref().map(|peer| &peer.subject);
-            return recording.refused(claimed, limiting.unidentified(error)).await;
+            return match limiting.refuse(None, error) {
+                Ok(error) => recording.refused(claimed, error).await,
+                Err(wait) => wait.into_response(),
+            };
         }
     };
     let recording = recording.by(&identity);
@@ -65,7 +68,10 @@ pub(super) async fn authorize(
         // What is wrong with a name is for those to hear who might have named something.
         Err(error) => {
             let refusal = app.authorizer.refusal_of_caller(&identity, action);
-            return recording.denied(&identity, limiting.unidentified(refusal.unwrap_or(error))).await;
+            return match limiting.refuse(Some(&identity), refusal.unwrap_or(error)) {
+                Ok(error) => recording.denied(&identity, error).await,
+                Err(wait) => wait.into_response(),
+            };
         }
     };
     let decided = app.authorizer.decide(&identity, action, &resource, address_in(&parts.extensions));
@@ -79,10 +85,14 @@ pub(super) async fn authorize(
     let refusal = decision.refusal(action, &resource);
     let recording = recording.decided(decision.policies);
     if let Some(error) = refusal {
+        let error = match limiting.refuse(Some(&identity), error) {
+            Ok(error) => error,
+            Err(wait) => return wait.into_response(),
+        };
         let address = address.map(tracing::field::display);
         let policies = recording.policies().join(" ");
         tracing::warn!(%identity, address, %action, policies, path = parts.uri.path(), "refused");
-        return recording.denied(&identity, limiting.unidentified(error)).await;
+        return recording.denied(&identity, error).await;
     }
     if let Identity::Node(node) = &identity {
         match speaker(&parts, address) {

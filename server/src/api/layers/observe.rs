@@ -26,9 +26,12 @@ pub(in crate::api) async fn observe(State(app): State<Arc<App>>, request: Reques
     // Unknown methods are of any text; they must not make metrics without end.
     let known = if route == "unknown" { "other" } else { method.as_str() };
     app.metrics.answered(known, &route, status, took);
-    let caller = response.extensions().get::<Caller>().map_or("unknown", |caller| caller.0.as_str());
-    // What nodes ask for all day would bury what operators change.
-    if method.is_safe() || route.starts_with("/v1/node/") {
+    let caller = response.extensions().get::<Caller>().map(|caller| caller.0.as_str());
+    // What nodes ask for all day would bury what operators change, and so would what anybody may try who
+    // was not let through.
+    let is_change = caller.is_some() && !method.is_safe() && !route.starts_with("/v1/node/");
+    let caller = caller.unwrap_or("unknown");
+    if !is_change {
         tracing::debug!(caller, %method, path, status, took_us = took.as_micros(), "answered");
     } else {
         tracing::info!(caller, %method, path, status, took_us = took.as_micros(), "answered");

@@ -3,9 +3,9 @@ use std::sync::Arc;
 
 use axum::response::{IntoResponse as _, Response};
 use http::Method;
-use secretfs_wire::Action;
 use secretfs_wire::api::ErrorCode;
-use secretfs_wire::audit::{Actor, Event, Outcome};
+use secretfs_wire::audit::{Actor, Event, Object, Outcome};
+use secretfs_wire::{Action, CallId};
 
 use super::details::Details;
 use crate::app::App;
@@ -85,12 +85,14 @@ impl Recording {
 
     /// A caller whom the manager does not honour, whatever its certificate claims.
     pub(super) async fn refused(mut self, claimed: Option<&Subject>, error: Error) -> Response {
+        // What it names is of its own choice, and would make each refusal a record of its own.
         let event = &mut self.event;
+        (event.environment, event.object) = (None, Object::NONE);
         match claimed {
             Some(Subject::Operator { name, .. }) => event.object.operator = Some(name.clone()),
             Some(Subject::Node { environment, name, .. }) => {
                 event.object.node = Some(name.clone());
-                event.environment.get_or_insert_with(|| environment.clone());
+                event.environment = Some(environment.clone());
             }
             None => {}
         }
@@ -129,10 +131,12 @@ impl Recording {
         details: Details,
         run: impl Future<Output = Response> + Send + 'static,
     ) -> Result<Response, Error> {
+        let mut begins = self;
+        begins.event.call = Some(CallId::random());
         let begun = tokio::spawn(async move {
-            self.app.audit.record(vec![self.event.clone().into()], Durability::Power).await?;
+            begins.app.audit.record(vec![begins.event.clone().into()], Durability::Power).await?;
             let response = run.await;
-            let Self { app, event } = self.ended(&details, &response);
+            let Self { app, event } = begins.ended(&details, &response);
             let was_done = event.outcome == Outcome::Done;
             let recorded = app.audit.record(vec![event.into()], Durability::Power).await;
             recorded.map_err(|cause| Error::Unrecorded { was_done, cause }).map(|()| response)

@@ -14,6 +14,7 @@ use secretfs_wire::audit::{Actor, Event, EventId, Outcome, Process, Record, Veri
 use secretfs_wire::{Action, OpenLogId, VersionId};
 
 use super::authorization::{documented, fill};
+use crate::ca::Subject;
 use crate::config::RawLimitsConfig;
 use crate::listener::PeerAddress;
 use crate::testing::{TestManager, node_peer, read};
@@ -338,4 +339,53 @@ async fn an_environments_records_are_those_alone() {
     let limited = manager.call(&operator, Method::GET, "/v1/audit?from=2&limit=1", "").await;
     let text = String::from_utf8(limited.body).expect("text");
     assert_eq!(text.lines().filter(|line| line.contains("\"sequence\":2,")).count(), 1, "{text}");
+}
+
+#[tokio::test]
+async fn who_is_nobody_does_not_fill_the_log() {
+    let manager = TestManager::start().await;
+    let gone = crate::testing::operator_peer("eve", 1);
+    let node = manager.join("prod", "node", false).await;
+    manager.app.store.revoke(&node.environment, &node.name).await.expect("revoked");
+    let revoked = node_peer(&node);
+    let mut seen = 0;
+    for (who, caller) in [("no certificate", None), ("operator", Some(&gone)), ("node", Some(&revoked))] {
+        new_records(&manager, &mut seen).await;
+        let mut refused = 0;
+        for number in 0..300 {
+            // A text of one's own each time.
+            let path = format!("/v1/environments/prod/secrets/s{number}");
+            refused += u32::from(send(&manager, caller, "GET", &path).await.is_client_error());
+        }
+        let events = new_records(&manager, &mut seen).await;
+        assert!(refused == 300 && events.len() < 20, "{who}: {} records", events.len());
+    }
+}
+
+#[tokio::test]
+async fn a_change_and_who_made_it_are_told_from_others_of_the_same_name() {
+    let manager = TestManager::start().await;
+    let mut seen = 0;
+    new_records(&manager, &mut seen).await;
+    for _ in 0..2 {
+        send(
+            &manager,
+            Some(&TestManager::operator()),
+            "POST",
+            "/v1/environments/prod/secrets/db?generate=16",
+        )
+        .await;
+    }
+    let events = new_records(&manager, &mut seen).await;
+    let calls: Vec<_> = events.iter().map(|event| event.call.expect("a call")).collect();
+    assert!(calls[0] == calls[1] && calls[2] == calls[3] && calls[0] != calls[2], "{calls:?}");
+
+    let caller = manager.operator_with(Vec::new()).await;
+    send(&manager, Some(&caller), "GET", "/v1/operator").await;
+    let events = new_records(&manager, &mut seen).await;
+    let Some(Actor::Operator { name, id }) = events.last().map(|event| event.actor.clone()) else {
+        panic!("{events:?}")
+    };
+    assert!(id.is_some());
+    assert_eq!(Subject::Operator { name, id }, caller.subject);
 }

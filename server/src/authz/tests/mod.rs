@@ -31,7 +31,7 @@ fn operator(roles: &[&str]) -> Identity {
         None => grant(role, None),
     });
     let name = "alice".parse().expect("a name");
-    Identity::Operator(OperatorIdentity { name, grants: grants.collect() })
+    Identity::Operator(OperatorIdentity { name, id: None, grants: grants.collect() })
 }
 
 fn grant(role: &str, within: Option<&str>) -> Grant {

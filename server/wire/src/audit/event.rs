@@ -5,8 +5,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Action, EnvironmentName, KeyName, NodeId, NodeName, OpenLogId, OperatorName, SecretName, ServiceName,
-    TargetName,
+    Action, CallId, EnvironmentName, KeyName, NodeId, NodeName, OpenLogId, OperatorId, OperatorName,
+    SecretName, ServiceName, TargetName,
 };
 
 /// Something that was done, or tried. It holds names and numbers; never a value, a part of one, or a
@@ -19,6 +19,9 @@ pub struct Event {
     pub action: Action,
     /// How it went.
     pub outcome: Outcome,
+    /// Which call, of one that has a record when it begins and one when it ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub call: Option<CallId>,
     /// By whom.
     pub actor: Actor,
     /// From where, as the manager saw it.
@@ -58,6 +61,7 @@ impl Event {
         Self {
             action,
             outcome,
+            call: None,
             actor,
             address: None,
             environment: None,
@@ -110,6 +114,10 @@ pub enum Actor {
     Operator {
         /// The operator's name.
         name: OperatorName,
+        /// The id: another operator may have had the name, or the same one another key. None of one whose
+        /// certificate was made without.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        id: Option<OperatorId>,
     },
     /// A node.
     Node {
@@ -129,7 +137,7 @@ impl fmt::Display for Actor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Anonymous => f.write_str("anonymous"),
-            Self::Operator { name } => write!(f, "operator/{name}"),
+            Self::Operator { name, .. } => write!(f, "operator/{name}"),
             Self::Node { name, .. } => write!(f, "node/{name}"),
             Self::Manager => f.write_str("manager"),
         }

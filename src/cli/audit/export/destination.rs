@@ -14,7 +14,7 @@ use crate::collector::{self, Access, Collector, CollectorError, Outgoing};
 /// Lines to somebody who reads them, or records to a collector.
 pub(super) enum Destination {
     Lines { output: Output, form: LineForm },
-    Collector(Collector),
+    Collector(Box<Collector>),
 }
 
 pub(super) enum Output {
@@ -40,7 +40,9 @@ impl Destination {
                 headers: args.collector.to_headers.clone(),
             };
             let collector = Collector::new(access, manager, args.follow);
-            return collector.map(Self::Collector).map_err(|error| unreachable(&error));
+            return collector
+                .map(|collector| Self::Collector(Box::new(collector)))
+                .map_err(|error| unreachable(&error));
         }
         let output = match &args.to {
             Some(path) => {

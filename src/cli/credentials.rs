@@ -112,15 +112,7 @@ impl IdentityFile {
 
     /// Keeps others from replacing it. `None` when somebody is at it.
     pub(super) fn try_lock(&self) -> io::Result<Option<Lock>> {
-        try_lock(&directory_of(&fs::canonicalize(&self.path)?))
-    }
-}
-
-fn directory_of(file: &Path) -> PathBuf {
-    match file.parent() {
-        Some(parent) if parent.as_os_str().is_empty() => PathBuf::from("."),
-        Some(parent) => parent.to_owned(),
-        None => PathBuf::from("/"),
+        try_lock(files::directory_of(&fs::canonicalize(&self.path)?))
     }
 }
 
@@ -154,7 +146,7 @@ pub(super) struct Occupied {
 impl Login {
     /// With the configuration in this file and the rest beside it.
     pub(super) fn at(config: &Path) -> Self {
-        Self { config: config.to_owned(), directory: directory_of(config) }
+        Self { config: config.to_owned(), directory: files::directory_of(config).to_owned() }
     }
 
     /// The configuration file.

@@ -21,11 +21,32 @@ pub(crate) fn create_private_directory(path: &Path) -> io::Result<()> {
 /// Writes a file of mode 0600 in place of an older one. After a crash the old or the new content is
 /// there, never a part.
 pub(crate) fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {
-    let directory = path.parent().unwrap_or(Path::new("."));
+    let directory = directory_of(path);
     // tempfile creates with mode 0600.
     let mut file = tempfile::NamedTempFile::new_in(directory)?;
     file.write_all(content)?;
     file.as_file().sync_all()?;
     file.persist(path)?;
     File::open(directory)?.sync_all()
+}
+
+/// The directory that a file is in.
+pub(crate) fn directory_of(file: &Path) -> &Path {
+    match file.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+        Some(parent) => parent,
+        None => Path::new("/"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_in_a_directory_however_it_is_named() {
+        for (file, directory) in [("a", "."), ("./a", "."), ("a/b", "a"), ("/a", "/"), ("/", "/")] {
+            assert_eq!(directory_of(Path::new(file)), Path::new(directory), "{file}");
+        }
+    }
 }

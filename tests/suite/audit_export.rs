@@ -199,6 +199,10 @@ fn an_export_finishes_the_old_chain_of_a_restored_manager_and_begins_the_new_one
     };
     let export = ["audit", "export", "--format", "syslog", "--cursor-file", text(&cursor)];
     let first = ids(&site.operator.ok(&export));
+    // A name alone is of a file in the directory where one is.
+    let mut here = site.operator.command(&[&export[..4], &["--cursor-file", "here"]].concat());
+    assert!(here.current_dir(&kept).output().expect("ended").status.success());
+    assert!(kept.join("here").exists());
     site.operator.ok(&["audit", "export", "--to", text(&lines)]);
     site.create_secret("db", b"value");
     let last = newest(&site.operator);

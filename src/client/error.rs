@@ -4,6 +4,7 @@ use rustls::CertificateError;
 use secretfs_wire::api::{ApiError, ErrorCode};
 
 use super::clock;
+use crate::host::innermost_cause;
 
 /// Why a call to the manager did not do what it should.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -94,12 +95,7 @@ impl From<reqwest::Error> for ClientError {
         if error.is_timeout() {
             return Self::Unreachable { reason: "no answer in time".to_owned() };
         }
-        // The outer errors only say "error sending request"; the innermost one says why.
-        let mut innermost: &dyn std::error::Error = &error;
-        while let Some(source) = innermost.source() {
-            innermost = source;
-        }
-        let reason = innermost.to_string();
+        let reason = innermost_cause(&error);
         if error.is_decode() { Self::Malformed { reason } } else { Self::Unreachable { reason } }
     }
 }

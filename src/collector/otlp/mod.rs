@@ -13,6 +13,7 @@ use reqwest::{Response, StatusCode, redirect};
 use url::{Host, Url};
 
 use super::{Access, CollectorError, Outgoing};
+use crate::host::innermost_cause;
 
 /// Where logs go, below the URL of a collector that names no path (OTLP 1.9, "OTLP/HTTP Request").
 const PATH: &str = "v1/logs";
@@ -114,12 +115,7 @@ fn is_here(url: &Url) -> bool {
 
 impl From<reqwest::Error> for CollectorError {
     fn from(error: reqwest::Error) -> Self {
-        // The outer errors only say "error sending request"; the innermost one says why.
-        let mut innermost: &dyn std::error::Error = &error;
-        while let Some(source) = innermost.source() {
-            innermost = source;
-        }
-        Self::Http { reason: innermost.to_string() }
+        Self::Http { reason: innermost_cause(&error) }
     }
 }
 

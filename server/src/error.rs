@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use http::header::RETRY_AFTER;
 use http::{HeaderValue, StatusCode};
 use secretfs_wire::api::{ApiError, ErrorBody, ErrorCode};
-use secretfs_wire::{Action, EnvironmentName, KeyFingerprint, SecretName, ServiceName, TargetName};
+use secretfs_wire::{Action, EnvironmentName, KeyFingerprint, SecretName, ServiceName, TargetName, TokenId};
 
 use crate::audit::AuditError;
 use crate::keys::{BackendFault, KeyError};
@@ -54,6 +54,8 @@ pub(crate) enum Error {
     Revoked { name: String },
     #[error("node {name} has another fingerprint: {fingerprint}")]
     OtherFingerprint { name: String, fingerprint: KeyFingerprint },
+    #[error("node {node} has joined with token {id}")]
+    TokenUsed { id: TokenId, node: String },
     #[error("too many {}; try again in {} s", limit.of_what(), seconds(*wait))]
     RateLimited { limit: Limit, wait: Duration },
     #[error("secret {name} was changed by somebody else at the same time")]
@@ -120,6 +122,7 @@ impl Error {
             | Self::InTemplates { .. }
             | Self::Revoked { .. }
             | Self::OtherFingerprint { .. }
+            | Self::TokenUsed { .. }
             | Self::LastAdmin { .. }
             | Self::OutsideScope { .. }
             | Self::KeyChanged
@@ -157,6 +160,7 @@ impl Error {
             Self::OtherFingerprint { .. } => {
                 "compare with `secretfs node status` on that host; if it is another one, remove this node"
             }
+            Self::TokenUsed { .. } => "to shut that node out use `secretfs node revoke`",
             Self::LastAdmin { .. } => "make somebody else admin everywhere first, who has logged in",
             Self::OutsideScope { .. } => "it takes an admin of all environments, with --all-environments",
             Self::Exists { kind: "operator", .. } => {
@@ -212,8 +216,9 @@ impl From<StoreError> for Error {
             StoreError::KeyInUse { .. } => Self::KeyInUse(error.to_string()),
             StoreError::KeyRetired { .. } => Self::KeyChanged,
             StoreError::TokenRefused => {
-                Self::Unauthenticated("this token is wrong, used or expired; ask for a new one")
+                Self::Unauthenticated("this token is wrong, used, withdrawn or expired; ask for a new one")
             }
+            StoreError::TokenUsed { id, node } => Self::TokenUsed { id, node },
             StoreError::LastAdmin { name } => Self::LastAdmin { name },
             StoreError::OutsideScope { name, environment } => Self::OutsideScope { name, environment },
             StoreError::Busy(_) | StoreError::Full(_) => Self::Unavailable(Box::new(error)),

@@ -21,6 +21,7 @@ trials! {
     a_host_joins_only_once,
     a_host_that_has_not_joined_says_what_to_do,
     a_token_gives_its_labels_to_the_node,
+    a_token_that_was_withdrawn_is_refused,
     the_nodes_keys_are_its_own,
 }
 
@@ -138,6 +139,21 @@ fn a_token_gives_its_labels_to_the_node() {
     assert_eq!(node.join(&site.manager.url(), &token).code, 0);
     let nodes = site.operator.json(&["node", "ls"]);
     assert_eq!(nodes[0]["labels"], serde_json::json!({ "role": "web", "zone": "a" }));
+}
+
+fn a_token_that_was_withdrawn_is_refused() {
+    let site = Site::start();
+    let token = site.token(&["--label", "role=web"]);
+    let listed = site.operator.json(&["node", "token", "ls"]);
+    let id = listed[0]["id"].as_str().expect("an id");
+    let shown = site.operator.ok(&["node", "token", "ls"]);
+    for told in [id, "open", "role=web", "admin"] {
+        assert!(shown.contains(told), "{told}: {shown}");
+    }
+    assert_eq!(site.operator.ok(&["node", "token", "rm", id]), format!("{id}\n"));
+    let outcome = site.host("web-1").join(&site.manager.url(), &token);
+    assert_eq!(outcome.code, 4, "{outcome:?}");
+    assert_eq!(site.operator.run(&["node", "token", "rm", id]).code, 3, "it is not there any more");
 }
 
 fn the_nodes_keys_are_its_own() {

@@ -1,9 +1,9 @@
-use secretfs_wire::api::{ApproveNode, ChangeLabels, CreateToken, CreatedToken, Node, Token};
-use secretfs_wire::{EnvironmentName, JoinToken, NodeName, TokenSecret};
+use secretfs_wire::api::{ApproveNode, ChangeLabels, Node};
+use secretfs_wire::{EnvironmentName, NodeName};
 
-use super::{App, expiry, now};
+use super::App;
 use crate::error::Error;
-use crate::store::{NewToken, NodeRecord};
+use crate::store::NodeRecord;
 
 impl App {
     pub(crate) async fn nodes(&self, environment: &EnvironmentName) -> Result<Vec<Node>, Error> {
@@ -64,33 +64,6 @@ impl App {
         let node = self.store.change_labels(environment, name, change).await?;
         self.presence.touch(node.id);
         Ok(self.node_view(node))
-    }
-
-    pub(crate) async fn tokens(&self, environment: &EnvironmentName) -> Result<Vec<Token>, Error> {
-        Ok(self.store.tokens(environment, now()).await?)
-    }
-
-    pub(crate) async fn create_token(
-        &self,
-        environment: &EnvironmentName,
-        asked: CreateToken,
-    ) -> Result<CreatedToken, Error> {
-        let created = now();
-        let expires = expiry(created, asked.ttl_seconds)?;
-        let token = JoinToken { secret: TokenSecret::random(), pin: self.authority.pin() };
-        let new = NewToken {
-            digest: token.secret.digest(),
-            approval: asked.approval,
-            labels: asked.labels,
-            created,
-            expires,
-        };
-        self.store.create_token(environment, new).await?;
-        Ok(CreatedToken {
-            token: token.expose_text().as_str().to_owned(),
-            expires,
-            manager: self.config.url.as_str().trim_end_matches('/').to_owned(),
-        })
     }
 
     /// How many nodes have their change stream up at this manager.

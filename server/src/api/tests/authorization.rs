@@ -15,7 +15,7 @@ use crate::ca::PeerCertificate;
 use crate::testing::{TestManager, node_peer, operator_peer, read};
 
 /// Written out a second time: the routes' own table is what is tested.
-const ROUTES: [(&str, &str, &str); 66] = [
+const ROUTES: [(&str, &str, &str); 67] = [
     ("GET", "/metrics", "manager.metrics"),
     ("GET", "/v1/audit", "audit.read"),
     ("GET", "/v1/audit/checkpoint", "audit.read"),
@@ -53,6 +53,7 @@ const ROUTES: [(&str, &str, &str); 66] = [
     ("DELETE", "/v1/environments/{environment}/services/{service}/templates/{target}", "template.remove"),
     ("GET", "/v1/environments/{environment}/tokens", "token.list"),
     ("POST", "/v1/environments/{environment}/tokens", "token.create"),
+    ("DELETE", "/v1/environments/{environment}/tokens/{token}", "token.remove"),
     ("POST", "/v1/join", "node.join"),
     ("GET", "/v1/keys", "key.list"),
     ("POST", "/v1/keys/{key}", "key.import"),
@@ -152,6 +153,7 @@ async fn every_route_lets_in_whom_it_should() {
 /// A path in an environment, where nothing of these names is.
 pub(super) fn fill(path: &str, environment: &str) -> String {
     let path = path.replace("{environment}", environment).replace("{role}", "viewer");
+    let path = path.replace("{token}", "000000000000");
     ["{secret}", "{service}", "{target}", "{node}", "{key}", "{operator}"]
         .iter()
         .fold(path, |path, parameter| path.replace(parameter, "absent"))

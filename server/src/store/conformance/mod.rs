@@ -19,6 +19,9 @@ use secretfs_wire::{
 use super::{NewNode, NewSecret, NewTemplate, NewToken, NewVersion, NodeRecord, Store, StoreError};
 use crate::keys::{SealedVersion, Wrapped, WrappedKey};
 
+/// An operator who has made all join tokens but a few.
+const MAKER: &str = "maker";
+
 pub(super) fn name<T: std::str::FromStr>(text: &str) -> T {
     text.parse().ok().expect("a name")
 }
@@ -42,6 +45,7 @@ pub(super) fn local(key: &str) -> KeyReference {
 
 /// Runs the suite. Each part has an environment of its own, and they leave some behind.
 pub(super) async fn check(store: &dyn Store) {
+    operators::add_maker(store, MAKER).await;
     environments(store).await;
     operators::check(store).await;
     versions(store).await;
@@ -51,6 +55,7 @@ pub(super) async fn check(store: &dyn Store) {
     visibility(store).await;
     revisions(store).await;
     tokens(store).await;
+    withdrawn_tokens(store).await;
     one_of_many_joins(store).await;
     nodes(store).await;
 }
@@ -74,7 +79,14 @@ async fn service(store: &dyn Store, environment: &EnvironmentName, text: &str) -
 
 async fn joined(store: &dyn Store, environment: &EnvironmentName, node: &str, labels: &str) -> NodeRecord {
     let digest = *NodeId::random().to_string().repeat(2).as_bytes().first_chunk().expect("32 bytes");
-    let token = NewToken { digest, approval: false, labels: name(labels), created: at(0), expires: at(100) };
+    let token = NewToken {
+        digest,
+        approval: false,
+        labels: name(labels),
+        created: at(0),
+        created_by: name(MAKER),
+        expires: at(100),
+    };
     store.create_token(environment, token).await.expect("a token");
     store.join(&digest, new_node(node), at(1)).await.expect("joined")
 }
@@ -440,6 +452,7 @@ async fn tokens(store: &dyn Store) {
         approval,
         labels: name("role=web"),
         created: at(i64::from(byte)),
+        created_by: name(MAKER),
         expires: expired_at,
     };
     store.create_token(&prod, token(1, true)).await.expect("a token");
@@ -470,7 +483,8 @@ async fn tokens(store: &dyn Store) {
     let listed = store.tokens(&prod, at(1)).await.expect("a list");
     let states: Vec<_> = listed.iter().map(|token| token.state).collect();
     assert_eq!(states, [TokenState::Open, TokenState::Open, TokenState::Used, TokenState::Used]);
-    assert_eq!(listed[0].id, "040404040404");
+    assert_eq!(listed[0].id, name("040404040404"));
+    assert_eq!((&listed[0].labels, &listed[0].created_by), (&name("role=web"), &Some(name(MAKER))));
     let later = store.tokens(&prod, expired_at).await.expect("a list");
     assert_eq!((later[0].state, later[3].state), (TokenState::Expired, TokenState::Used));
 
@@ -480,6 +494,49 @@ async fn tokens(store: &dyn Store) {
     assert_eq!(store.tokens(&prod, at(1)).await.expect("a list").len(), 1, "the old ones are forgotten");
 }
 
+async fn withdrawn_tokens(store: &dyn Store) {
+    let (here, there) =
+        (environment(store, "withdrawn-here").await, environment(store, "withdrawn-there").await);
+    let token = |byte, maker, expires| NewToken {
+        digest: [byte; 32],
+        approval: false,
+        labels: Labels::default(),
+        created: at(0),
+        created_by: name(maker),
+        expires: at(expires),
+    };
+    let is_good = async |byte| store.token_environment(&[byte; 32], at(10)).await.is_ok();
+    let of_nobody = store.create_token(&here, token(20, "nobody", 60)).await;
+    assert!(matches!(of_nobody, Err(StoreError::Missing { kind: "operator", .. })), "{of_nobody:?}");
+
+    operators::add_maker(store, "leaver").await;
+    for (environment, token) in [
+        (&here, token(21, "leaver", 60)),
+        (&here, token(22, "leaver", 5)),
+        (&here, token(23, "leaver", 60)),
+        (&here, token(24, MAKER, 60)),
+        (&there, token(25, "leaver", 60)),
+    ] {
+        store.create_token(environment, token).await.expect("a token");
+    }
+    let node = store.join(&[23; 32], new_node("n"), at(10)).await.expect("joined");
+    let used = store.remove_token(&here, name("171717171717")).await;
+    assert!(matches!(&used, Err(StoreError::TokenUsed { node, .. }) if node == "n"), "{used:?}");
+    for absent in ["ffffffffffff", "191919191919"] {
+        let absent = store.remove_token(&here, name(absent)).await;
+        assert!(matches!(absent, Err(StoreError::Missing { kind: "token", .. })), "{absent:?}");
+    }
+    store.remove_token(&here, name("181818181818")).await.expect("removed");
+    assert!(!is_good(24).await);
+
+    assert_eq!(store.remove_operator(&name("leaver"), None, at(10)).await.expect("removed"), 2);
+    assert!(!is_good(21).await && !is_good(25).await, "in whatever environment");
+    let left = store.tokens(&here, at(10)).await.expect("a list");
+    let left: Vec<_> = left.iter().map(|token| token.state).collect();
+    assert_eq!(left, [TokenState::Expired, TokenState::Used]);
+    assert_eq!(store.node(&here, &node.name).await.expect("who has joined stays").state, NodeState::Active);
+}
+
 async fn one_of_many_joins(store: &dyn Store) {
     let prod = environment(store, "race").await;
     let token = NewToken {
@@ -487,6 +544,7 @@ async fn one_of_many_joins(store: &dyn Store) {
         approval: false,
         labels: Labels::default(),
         created: at(0),
+        created_by: name(MAKER),
         expires: at(60),
     };
     store.create_token(&prod, token).await.expect("a token");

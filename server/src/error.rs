@@ -7,7 +7,9 @@ use axum::response::{IntoResponse, Response};
 use http::header::RETRY_AFTER;
 use http::{HeaderValue, StatusCode};
 use secretfs_wire::api::{ApiError, ErrorBody, ErrorCode};
-use secretfs_wire::{Action, EnvironmentName, KeyFingerprint, SecretName, ServiceName, TargetName, TokenId};
+use secretfs_wire::{
+    Action, EnvironmentName, KeyFingerprint, NodeName, SecretName, ServiceName, TargetName, TokenId,
+};
 
 use crate::audit::AuditError;
 use crate::keys::{BackendFault, KeyError};
@@ -26,6 +28,8 @@ pub(crate) enum Error {
     Denied { caller: &'static str },
     #[error("no policy allows this operator {action}{}", within(.environment.as_ref()))]
     NotAllowed { action: Action, environment: Option<EnvironmentName> },
+    #[error("this token is for node {name}, and for no other")]
+    TokenForAnother { name: NodeName },
     #[error("this node waits for an operator's approval")]
     PendingApproval,
     #[error("there is no {kind} {name}")]
@@ -110,7 +114,9 @@ impl Error {
             Self::Invalid(_) => (ErrorCode::Invalid, StatusCode::BAD_REQUEST),
             Self::NoMethod => (ErrorCode::Invalid, StatusCode::METHOD_NOT_ALLOWED),
             Self::Unauthenticated(_) => (ErrorCode::Unauthenticated, StatusCode::UNAUTHORIZED),
-            Self::Denied { .. } | Self::NotAllowed { .. } => (ErrorCode::Denied, StatusCode::FORBIDDEN),
+            Self::Denied { .. } | Self::NotAllowed { .. } | Self::TokenForAnother { .. } => {
+                (ErrorCode::Denied, StatusCode::FORBIDDEN)
+            }
             Self::PendingApproval => (ErrorCode::PendingApproval, StatusCode::FORBIDDEN),
             Self::NotFound { .. } | Self::NotVisible | Self::NoRoute => {
                 (ErrorCode::NotFound, StatusCode::NOT_FOUND)
@@ -149,6 +155,7 @@ impl Error {
                     "it takes a role that allows it; `secretfs {within}policy explain {action}` says why"
                 ));
             }
+            Self::TokenForAnother { .. } => "join without --name, or ask for a token for the other name",
             Self::PendingApproval => "ask an operator for `secretfs node approve`",
             Self::NotEmpty { .. } => "remove that first",
             Self::Attached { .. } => "detach it first with `secretfs service detach`",

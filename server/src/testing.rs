@@ -153,7 +153,7 @@ impl TestManager {
     /// A node that has joined, for tests that deliver nothing to it.
     pub(crate) async fn join(&self, environment: &str, name: &str, approval: bool) -> NodeIdentity {
         let environment: EnvironmentName = environment.parse().expect("a name");
-        let asked = CreateToken { ttl_seconds: 60, approval, labels: Default::default() };
+        let asked = CreateToken { ttl_seconds: 60, approval, labels: Default::default(), name: None };
         let admin = "admin".parse().expect("a name");
         let token = self.app.create_token(&environment, asked, admin).await.expect("a token");
         let digest = token.token.parse::<JoinToken>().expect("a token").secret.digest();
@@ -261,7 +261,8 @@ pub(crate) fn join_request(token: &JoinToken, name: &str) -> JoinRequest {
     let key = NodePrivateKey::generate().expect("a key").public_key().expect("a key");
     JoinRequest {
         token: token.secret.expose_text().as_str().to_owned(),
-        name: name.parse().expect("a name"),
+        name: Some(name.parse().expect("a name")),
+        fallback_name: None,
         certificate_request: certificate_request(),
         envelope_key: STANDARD.encode(key.as_der()),
         host: Default::default(),

@@ -22,6 +22,7 @@ trials! {
     a_host_that_has_not_joined_says_what_to_do,
     a_token_gives_its_labels_to_the_node,
     a_token_that_was_withdrawn_is_refused,
+    a_token_for_a_name_makes_nobody_else_of_a_host,
     the_nodes_keys_are_its_own,
 }
 
@@ -154,6 +155,20 @@ fn a_token_that_was_withdrawn_is_refused() {
     let outcome = site.host("web-1").join(&site.manager.url(), &token);
     assert_eq!(outcome.code, 4, "{outcome:?}");
     assert_eq!(site.operator.run(&["node", "token", "rm", id]).code, 3, "it is not there any more");
+}
+
+fn a_token_for_a_name_makes_nobody_else_of_a_host() {
+    let site = Site::start();
+    let token = site.token(&["--name", "db-1"]);
+    let host = site.host("test-1");
+    let refused = host.join(&site.manager.url(), &token);
+    assert_eq!(refused.code, 4, "{refused:?}");
+    assert!(refused.stderr.contains("db-1"), "it says whom it is for: {}", refused.stderr);
+    assert_eq!(site.operator.json(&["node", "ls"]), serde_json::json!([]));
+    let joined = host.join_unnamed(&site.manager.url(), &token);
+    assert_eq!(joined.code, 0, "{joined:?}");
+    assert!(joined.stdout.contains("as node db-1 of environment prod"), "{}", joined.stdout);
+    assert_eq!(site.operator.json(&["node", "ls"])[0]["name"], "db-1");
 }
 
 fn the_nodes_keys_are_its_own() {

@@ -47,7 +47,10 @@ pub(super) async fn create(
     Json(asked): Json<CreateToken>,
 ) -> Result<(StatusCode, Answer<CreatedToken>), Error> {
     let gives = gives(&asked);
-    details.note(|noted| noted.text = Some(gives.clone()));
+    details.note(|noted| {
+        noted.object.node = asked.name.clone();
+        noted.text = Some(gives.clone());
+    });
     let created = app.create_token(&at.environment, asked, caller.name).await?;
     details.note(|noted| noted.text = Some(format!("token {}, {gives}", created.id)));
     Ok((StatusCode::CREATED, Answer(created)))
@@ -71,6 +74,9 @@ fn gives(asked: &CreateToken) -> String {
     let mut text = format!("for {} seconds, {approval} approval", asked.ttl_seconds);
     if !asked.labels.is_empty() {
         text.push_str(&format!(", labels {}", asked.labels));
+    }
+    if let Some(name) = &asked.name {
+        text.push_str(&format!(", name {name}"));
     }
     text
 }

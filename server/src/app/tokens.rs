@@ -20,8 +20,8 @@ impl App {
         let expires = expiry(created, asked.ttl_seconds)?;
         let token = JoinToken { secret: TokenSecret::random(), pin: self.authority.pin() };
         let digest = token.secret.digest();
-        let CreateToken { approval, labels, .. } = asked;
-        let new = NewToken { digest, approval, labels, created, created_by, expires };
+        let CreateToken { approval, labels, name, .. } = asked;
+        let new = NewToken { digest, approval, labels, name, created, created_by, expires };
         self.store.create_token(environment, new).await?;
         Ok(CreatedToken {
             id: TokenId::of_digest(&digest),

@@ -38,7 +38,7 @@ pub(crate) use secrets::{Delivery, NewSecret, NewVersion, Secrets};
 pub(crate) use services::Services;
 pub(crate) use sqlite::{Sqlite, SqliteAudit};
 pub(crate) use templates::{NewTemplate, Templates};
-pub(crate) use tokens::{NewToken, Tokens};
+pub(crate) use tokens::{NewToken, OpenToken, Tokens};
 
 /// A database that the manager can live on.
 pub(crate) trait Store:

@@ -43,8 +43,8 @@ pub(crate) struct NodeRecord {
 /// Nodes, and how they join.
 #[async_trait]
 pub(crate) trait Nodes: Send + Sync {
-    /// Uses a token up and creates the node, both or neither. The name of a revoked node is free;
-    /// that of any other is not.
+    /// Uses a token up and creates the node, both or neither. The name has to be the token's, if that is
+    /// for one. The name of a revoked node is free; that of any other is not.
     async fn join(&self, digest: &[u8; 32], node: NewNode, now: Timestamp) -> Result<NodeRecord, StoreError>;
 
     /// By name.

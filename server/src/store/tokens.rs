@@ -1,7 +1,7 @@
 use async_trait::async_trait;
 use jiff::Timestamp;
 use secretfs_wire::api::Token;
-use secretfs_wire::{EnvironmentName, Labels, OperatorName, TokenId};
+use secretfs_wire::{EnvironmentName, Labels, NodeName, OperatorName, TokenId};
 
 use super::StoreError;
 
@@ -10,9 +10,18 @@ pub(crate) struct NewToken {
     pub(crate) digest: [u8; 32],
     pub(crate) approval: bool,
     pub(crate) labels: Labels,
+    /// The one name that it joins, if it is for one.
+    pub(crate) name: Option<NodeName>,
     pub(crate) created: Timestamp,
     pub(crate) created_by: OperatorName,
     pub(crate) expires: Timestamp,
+}
+
+/// What a token is for that somebody can join with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct OpenToken {
+    pub(crate) environment: EnvironmentName,
+    pub(crate) name: Option<NodeName>,
 }
 
 /// Tokens that nodes join with. Those that are open are withdrawn with the operator who made them: see
@@ -29,10 +38,6 @@ pub(crate) trait Tokens: Send + Sync {
     /// Forgets a token, so that nobody joins with it. Refuses one that somebody has joined with.
     async fn remove_token(&self, environment: &EnvironmentName, id: TokenId) -> Result<(), StoreError>;
 
-    /// The environment of a token that is still good, so that a certificate can be made out.
-    async fn token_environment(
-        &self,
-        digest: &[u8; 32],
-        now: Timestamp,
-    ) -> Result<EnvironmentName, StoreError>;
+    /// What a token that is still good is for, so that a certificate can be made out.
+    async fn open_token(&self, digest: &[u8; 32], now: Timestamp) -> Result<OpenToken, StoreError>;
 }

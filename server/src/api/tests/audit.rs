@@ -137,7 +137,12 @@ async fn names_in_bodies_are_on_record_and_values_are_not() {
     post("/v1/environments/prod/services/web/attachments", &json(&attach)).await;
     let assignment = Assignment::Selector("role=web".parse().expect("a selector"));
     post("/v1/environments/prod/services/web/assignments", &json(&assignment)).await;
-    let token = CreateToken { ttl_seconds: 77, approval: true, labels: "role=web".parse().expect("labels") };
+    let token = CreateToken {
+        ttl_seconds: 77,
+        approval: true,
+        labels: "role=web".parse().expect("labels"),
+        name: None,
+    };
     let token = post("/v1/environments/prod/tokens", &json(&token)).await;
 
     let events = new_records(&manager, &mut seen).await;

@@ -16,7 +16,12 @@ use crate::testing::{Answer, TestManager, node_peer};
 const ADDRESS: &str = "192.0.2.7";
 
 async fn token(manager: &TestManager) -> JoinToken {
-    let asked = CreateToken { ttl_seconds: 60, approval: true, labels: "role=web".parse().expect("labels") };
+    let asked = CreateToken {
+        ttl_seconds: 60,
+        approval: true,
+        labels: "role=web".parse().expect("labels"),
+        name: None,
+    };
     let path = "/v1/environments/prod/tokens";
     let created = manager.post(Some(&TestManager::operator()), path, &asked).await;
     created.json::<CreatedToken>().token.parse().expect("a token")
@@ -27,7 +32,8 @@ fn request(token: &JoinToken, key: &NodePrivateKey, host: HostFacts) -> JoinRequ
     let request = rcgen::CertificateParams::default().serialize_request(&tls).expect("a request");
     JoinRequest {
         token: token.secret.expose_text().as_str().to_owned(),
-        name: "web-1".parse().expect("a name"),
+        name: Some("web-1".parse().expect("a name")),
+        fallback_name: None,
         certificate_request: request.pem().expect("PEM"),
         envelope_key: STANDARD.encode(key.public_key().expect("a key").as_der()),
         host,

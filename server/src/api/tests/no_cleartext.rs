@@ -103,6 +103,7 @@ async fn no_operator_call_answers_with_a_value_a_part_of_it_its_length_or_a_dige
         digest: TOKEN,
         approval: false,
         labels: Default::default(),
+        name: None,
         created: Timestamp::now(),
         created_by: "admin".parse().expect("a name"),
         expires: Timestamp::now() + SignedDuration::from_hours(1),

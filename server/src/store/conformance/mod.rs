@@ -84,6 +84,7 @@ async fn joined(store: &dyn Store, environment: &EnvironmentName, node: &str, la
         approval: false,
         labels: name(labels),
         created: at(0),
+        name: None,
         created_by: name(MAKER),
         expires: at(100),
     };
@@ -452,15 +453,16 @@ async fn tokens(store: &dyn Store) {
         approval,
         labels: name("role=web"),
         created: at(i64::from(byte)),
+        name: None,
         created_by: name(MAKER),
         expires: expired_at,
     };
     store.create_token(&prod, token(1, true)).await.expect("a token");
     store.create_token(&prod, token(2, false)).await.expect("a token");
-    assert_eq!(store.token_environment(&[1; 32], at(0)).await.expect("good"), prod);
+    assert_eq!(store.open_token(&[1; 32], at(0)).await.expect("good").environment, prod);
 
     for (digest, when) in [([9; 32], at(0)), ([1; 32], expired_at)] {
-        let asked = store.token_environment(&digest, when).await;
+        let asked = store.open_token(&digest, when).await;
         assert!(matches!(asked, Err(StoreError::TokenRefused)), "{asked:?}");
         let refused = store.join(&digest, new_node("n"), when).await;
         assert!(matches!(refused, Err(StoreError::TokenRefused)), "{refused:?}");
@@ -469,6 +471,15 @@ async fn tokens(store: &dyn Store) {
     assert_eq!((pending.state, pending.labels.to_string()), (NodeState::Pending, "role=web".to_owned()));
     let used = store.join(&[1; 32], new_node("m"), at(1)).await;
     assert!(matches!(used, Err(StoreError::TokenRefused)), "{used:?}");
+
+    // Nor does a token join another node than the one that it is for.
+    let named = NewToken { name: Some(name("db")), ..token(6, false) };
+    store.create_token(&prod, named).await.expect("a token");
+    assert_eq!(store.open_token(&[6; 32], at(1)).await.expect("good").name, Some(name("db")));
+    let other = store.join(&[6; 32], new_node("m"), at(1)).await;
+    assert!(matches!(other, Err(StoreError::TokenRefused)), "{other:?}");
+    assert_eq!(store.join(&[6; 32], new_node("db"), at(1)).await.expect("joined").name, name("db"));
+    store.remove_node(&prod, &name("db")).await.expect("removed");
 
     // A name that is taken does not cost the token.
     let taken = store.join(&[2; 32], new_node("n"), at(1)).await;
@@ -482,11 +493,12 @@ async fn tokens(store: &dyn Store) {
     store.create_token(&prod, token(4, false)).await.expect("a token");
     let listed = store.tokens(&prod, at(1)).await.expect("a list");
     let states: Vec<_> = listed.iter().map(|token| token.state).collect();
-    assert_eq!(states, [TokenState::Open, TokenState::Open, TokenState::Used, TokenState::Used]);
-    assert_eq!(listed[0].id, name("040404040404"));
+    let (open, used) = (TokenState::Open, TokenState::Used);
+    assert_eq!(states, [used, open, open, used, used]);
+    assert_eq!((listed[1].id, &listed[0].name), (name("040404040404"), &Some(name("db"))));
     assert_eq!((&listed[0].labels, &listed[0].created_by), (&name("role=web"), &Some(name(MAKER))));
     let later = store.tokens(&prod, expired_at).await.expect("a list");
-    assert_eq!((later[0].state, later[3].state), (TokenState::Expired, TokenState::Used));
+    assert_eq!((later[1].state, later[3].state), (TokenState::Expired, TokenState::Used));
 
     let month_later = expired_at + SignedDuration::from_hours(30 * 24 + 1);
     let fresh = NewToken { created: month_later, expires: month_later, ..token(5, false) };
@@ -502,10 +514,11 @@ async fn withdrawn_tokens(store: &dyn Store) {
         approval: false,
         labels: Labels::default(),
         created: at(0),
+        name: None,
         created_by: name(maker),
         expires: at(expires),
     };
-    let is_good = async |byte| store.token_environment(&[byte; 32], at(10)).await.is_ok();
+    let is_good = async |byte| store.open_token(&[byte; 32], at(10)).await.is_ok();
     let of_nobody = store.create_token(&here, token(20, "nobody", 60)).await;
     assert!(matches!(of_nobody, Err(StoreError::Missing { kind: "operator", .. })), "{of_nobody:?}");
 
@@ -544,6 +557,7 @@ async fn one_of_many_joins(store: &dyn Store) {
         approval: false,
         labels: Labels::default(),
         created: at(0),
+        name: None,
         created_by: name(MAKER),
         expires: at(60),
     };

@@ -15,7 +15,8 @@ impl Nodes for Sqlite {
     async fn join(&self, digest: &[u8; 32], node: NewNode, now: Timestamp) -> Result<NodeRecord, StoreError> {
         let mut transaction = self.write().await?;
         let token = sqlx::query(
-            "UPDATE tokens SET used_by = ? WHERE digest = ? AND used_by IS NULL AND expires > ?
+            "UPDATE tokens SET used_by = ?1
+             WHERE digest = ?2 AND used_by IS NULL AND expires > ?3 AND (name IS NULL OR name = ?1)
              RETURNING environment, approval, labels",
         )
         .bind(node.name.as_str())

@@ -7,7 +7,7 @@ use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
 use super::columns::Columns as _;
 use super::{Sqlite, require_environment};
-use crate::store::{NewToken, StoreError, Tokens};
+use crate::store::{NewToken, OpenToken, StoreError, Tokens};
 
 /// 30 days: how long listings tell what became of a token after its end.
 const KEPT_MICROSECONDS: i64 = 30 * 24 * 60 * 60 * 1_000_000;
@@ -37,13 +37,14 @@ impl Tokens for Sqlite {
             .execute(&mut *transaction)
             .await?;
         sqlx::query(
-            "INSERT INTO tokens (digest, environment, approval, labels, created, created_by, expires)
-             VALUES (?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO tokens (digest, environment, approval, labels, name, created, created_by, expires)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         )
         .bind(new.digest.as_slice())
         .bind(environment.as_str())
         .bind(new.approval)
         .bind(new.labels.to_string())
+        .bind(new.name.as_ref().map(NodeName::as_str))
         .bind(new.created.as_microsecond())
         .bind(new.created_by.as_str())
         .bind(new.expires.as_microsecond())
@@ -73,19 +74,16 @@ impl Tokens for Sqlite {
         Ok(transaction.commit().await?)
     }
 
-    async fn token_environment(
-        &self,
-        digest: &[u8; 32],
-        now: Timestamp,
-    ) -> Result<EnvironmentName, StoreError> {
+    async fn open_token(&self, digest: &[u8; 32], now: Timestamp) -> Result<OpenToken, StoreError> {
         let row = sqlx::query(
-            "SELECT environment FROM tokens WHERE digest = ? AND used_by IS NULL AND expires > ?",
+            "SELECT environment, name FROM tokens WHERE digest = ? AND used_by IS NULL AND expires > ?",
         )
         .bind(digest.as_slice())
         .bind(now.as_microsecond())
         .fetch_optional(&self.pool)
-        .await?;
-        row.ok_or(StoreError::TokenRefused)?.parsed("environment")
+        .await?
+        .ok_or(StoreError::TokenRefused)?;
+        Ok(OpenToken { environment: row.parsed("environment")?, name: row.optional("name")? })
     }
 }
 
@@ -118,6 +116,7 @@ fn token(row: &SqliteRow, now: Timestamp) -> Result<Token, StoreError> {
         state,
         approval: row.try_get("approval")?,
         labels: row.parsed("labels")?,
+        name: row.optional("name")?,
         created: row.time("created")?,
         created_by: row.optional("created_by")?,
         expires,

@@ -130,8 +130,14 @@ pub struct ChangeLabels {
 pub struct JoinRequest {
     /// The secret part of the join token.
     pub token: String,
-    /// The name that the node asks for.
-    pub name: NodeName,
+    /// The name that the node asks for. Refused if the token is for another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    pub name: Option<NodeName>,
+    /// The name that it takes if neither it nor the token says one: its host's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    pub fallback_name: Option<NodeName>,
     /// A PKCS #10 certificate request for the node's TLS key, as PEM. Only its key and its proof of
     /// possession count; the manager writes the names.
     pub certificate_request: String,
@@ -150,6 +156,8 @@ pub struct Joined {
     pub id: NodeId,
     /// The environment it joined.
     pub environment: EnvironmentName,
+    /// Its name there.
+    pub name: NodeName,
     /// Its certificate, as PEM.
     pub certificate: String,
     /// Whether it is served, or waits for approval.

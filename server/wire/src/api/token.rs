@@ -16,6 +16,10 @@ pub struct CreateToken {
     /// Labels that the node has from the start.
     #[serde(default, skip_serializing_if = "Labels::is_empty")]
     pub labels: Labels,
+    /// The one name that a node can join under. Without it, the node says its name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    pub name: Option<NodeName>,
 }
 
 /// A join token, shown this once.
@@ -45,6 +49,10 @@ pub struct Token {
     pub approval: bool,
     /// Labels that the node has from the start.
     pub labels: Labels,
+    /// The one name that a node can join under.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    pub name: Option<NodeName>,
     /// When it was created.
     #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
     pub created: Timestamp,

@@ -56,6 +56,8 @@ pub(crate) enum Error {
     OutsideScope { name: String, environment: String },
     #[error("node {name} is revoked for good")]
     Revoked { name: String },
+    #[error("the certificate of node {name} ended while it waited, so that it cannot come back")]
+    CertificateEnded { name: String },
     #[error("node {name} has another fingerprint: {fingerprint}")]
     OtherFingerprint { name: String, fingerprint: KeyFingerprint },
     #[error("node {node} has joined with token {id}")]
@@ -127,6 +129,7 @@ impl Error {
             | Self::TargetTaken { .. }
             | Self::InTemplates { .. }
             | Self::Revoked { .. }
+            | Self::CertificateEnded { .. }
             | Self::OtherFingerprint { .. }
             | Self::TokenUsed { .. }
             | Self::LastAdmin { .. }
@@ -164,6 +167,9 @@ impl Error {
                 "change or remove the template first with `secretfs service template`"
             }
             Self::Revoked { .. } => "remove it and join again with a new token",
+            Self::CertificateEnded { .. } => {
+                "remove it with `secretfs node rm`, and let the host join again with a new token"
+            }
             Self::OtherFingerprint { .. } => {
                 "compare with `secretfs node status` on that host; if it is another one, remove this node"
             }
@@ -215,6 +221,7 @@ impl From<StoreError> for Error {
             StoreError::InTemplates { name, by } => Self::InTemplates { name, by },
             StoreError::InputMissing { .. } => Self::Invalid(error.to_string()),
             StoreError::Revoked { name } => Self::Revoked { name },
+            StoreError::CertificateEnded { name } => Self::CertificateEnded { name },
             StoreError::OtherFingerprint { name, fingerprint } => {
                 Self::OtherFingerprint { name, fingerprint }
             }

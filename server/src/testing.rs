@@ -161,7 +161,7 @@ impl TestManager {
             id: NodeId::random(),
             name: name.parse().expect("a name"),
             envelope_key: Vec::new(),
-            certificate_expires: Timestamp::now(),
+            certificate_expires: Timestamp::now() + SignedDuration::from_hours(1),
             address: None,
             host: Default::default(),
         };

@@ -1,7 +1,7 @@
 use secretfs_wire::api::{ApproveNode, ChangeLabels, Node};
 use secretfs_wire::{EnvironmentName, NodeName};
 
-use super::App;
+use super::{App, now};
 use crate::error::Error;
 use crate::store::NodeRecord;
 
@@ -21,7 +21,7 @@ impl App {
         name: &NodeName,
         asked: &ApproveNode,
     ) -> Result<Node, Error> {
-        let node = self.store.approve(environment, name, asked.fingerprint).await?;
+        let node = self.store.approve(environment, name, asked.fingerprint, now()).await?;
         // If there are still several daemons, that is found anew, and at once.
         self.instances.forget(node.id);
         self.presence.end_all(node.id);
@@ -85,6 +85,7 @@ impl App {
             services: record.services,
             joined: record.joined,
             certificate_expires: record.certificate_expires,
+            certificate_ended: record.certificate_expires <= now(),
             fingerprint: record.fingerprint,
             address: record.address,
             host: record.host,

@@ -79,6 +79,8 @@ pub(crate) enum StoreError {
     InTemplates { name: String, by: Vec<TargetName> },
     #[error("node {name} is revoked")]
     Revoked { name: String },
+    #[error("the certificate of node {name} ended while it waited")]
+    CertificateEnded { name: String },
     #[error("node {name} has another fingerprint: {fingerprint}")]
     OtherFingerprint { name: String, fingerprint: KeyFingerprint },
     #[error("secret {name} has been changed meanwhile")]

@@ -63,13 +63,15 @@ pub(crate) trait Nodes: Send + Sync {
     /// SubjectPublicKeyInfo DER.
     async fn envelope_key(&self, id: NodeId) -> Result<Option<Vec<u8>>, StoreError>;
 
-    /// Makes a pending node active; an active one stays so, and a revoked one is refused. It is no
-    /// duplicate any more. Refused when its key has another fingerprint than the one that is given.
+    /// Makes a pending node active; an active one stays so, and a revoked one is refused, as is one whose
+    /// certificate ended while it waited. It is no duplicate any more. Refused when its key has another
+    /// fingerprint than the one that is given.
     async fn approve(
         &self,
         environment: &EnvironmentName,
         name: &NodeName,
         fingerprint: Option<KeyFingerprint>,
+        now: Timestamp,
     ) -> Result<NodeRecord, StoreError>;
 
     /// Notes that several daemons speak as a node. Since when stays what it was if that was known.

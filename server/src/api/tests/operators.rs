@@ -97,7 +97,8 @@ async fn who_is_invited_logs_in_once_and_has_the_roles_that_were_given() {
     assert_eq!(shown.certificate_expires, Some(peer.not_after));
     let grants = [in_prod(Role::Editor), in_prod(Role::Granter)];
     assert_eq!(shown.grants, grants);
-    let identity = Identity::of(Some(peer), manager.app.store.as_ref(), jiff::Timestamp::now()).await;
+    let (store, now) = (manager.app.store.as_ref(), jiff::Timestamp::now());
+    let identity = Identity::of(Some(peer), Action::OperatorShow, store, now).await;
     let Ok(Identity::Operator(identity)) = identity else { panic!("{identity:?}") };
     assert_eq!((identity.name.as_str(), &identity.grants[..]), ("alice", &grants[..]));
 

@@ -472,6 +472,10 @@ async fn tokens(store: &dyn Store) {
     let used = store.join(&[1; 32], new_node("m"), at(1)).await;
     assert!(matches!(used, Err(StoreError::TokenRefused)), "{used:?}");
 
+    let late = store.approve(&prod, &name("n"), None, at(1000)).await;
+    assert!(matches!(late, Err(StoreError::CertificateEnded { .. })), "{late:?}");
+    assert_eq!(store.node(&prod, &name("n")).await.expect("it").state, NodeState::Pending);
+
     // Nor does a token join another node than the one that it is for.
     let named = NewToken { name: Some(name("db")), ..token(6, false) };
     store.create_token(&prod, named).await.expect("a token");
@@ -589,15 +593,15 @@ async fn nodes(store: &dyn Store) {
     let known = store.node(&prod, &n).await.expect("it");
     assert_eq!((known.fingerprint, known.host), (KeyFingerprint::of_der(&[7; 100]), host()));
     assert_eq!(known.address, Some(name("192.0.2.7")));
-    let other = store.approve(&prod, &n, Some(KeyFingerprint::of_der(b"another"))).await;
+    let other = store.approve(&prod, &n, Some(KeyFingerprint::of_der(b"another")), at(1)).await;
     assert!(
         matches!(other, Err(StoreError::OtherFingerprint { fingerprint, .. }) if fingerprint == known.fingerprint)
     );
-    let approved = store.approve(&prod, &n, Some(known.fingerprint)).await.expect("is already");
+    let approved = store.approve(&prod, &n, Some(known.fingerprint), at(9000)).await.expect("is already");
     assert_eq!(approved.state, NodeState::Active);
     duplicates(store, &node).await;
     assert_eq!(store.revoke(&prod, &n).await.expect("revoked").state, NodeState::Revoked);
-    let back = store.approve(&prod, &n, None).await;
+    let back = store.approve(&prod, &n, None, at(1)).await;
     assert!(matches!(back, Err(StoreError::Revoked { .. })), "{back:?}");
     assert_eq!(store.remove_node(&prod, &n).await.expect("removed"), node.id);
     let gone = store.node(&prod, &n).await;
@@ -616,7 +620,7 @@ async fn duplicates(store: &dyn Store, node: &NodeRecord) {
     assert_eq!(duplicate().await, Some(Duplicate { since: at(10), ..second.clone() }), "since it was found");
     assert_eq!(store.duplicate_nodes().await.expect("a count"), 1);
     store.flag_duplicate(NodeId::random(), &second).await.expect("removed meanwhile");
-    let approved = store.approve(&node.environment, &node.name, None).await.expect("looked into");
+    let approved = store.approve(&node.environment, &node.name, None, at(1)).await.expect("looked into");
     assert_eq!((approved.duplicate, duplicate().await), (None, None));
     assert_eq!(store.duplicate_nodes().await.expect("a count"), 0);
 }

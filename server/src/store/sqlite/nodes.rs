@@ -100,6 +100,7 @@ impl Nodes for Sqlite {
         environment: &EnvironmentName,
         name: &NodeName,
         fingerprint: Option<KeyFingerprint>,
+        now: Timestamp,
     ) -> Result<NodeRecord, StoreError> {
         let mut transaction = self.write().await?;
         let before = load(&mut transaction, environment, name).await?;
@@ -109,6 +110,9 @@ impl Nodes for Sqlite {
         if fingerprint.is_some_and(|expected| expected != before.fingerprint) {
             let fingerprint = before.fingerprint;
             return Err(StoreError::OtherFingerprint { name: name.to_string(), fingerprint });
+        }
+        if before.state == NodeState::Pending && before.certificate_expires <= now {
+            return Err(StoreError::CertificateEnded { name: name.to_string() });
         }
         set_state(&mut transaction, before.id, NodeState::Active).await?;
         set_duplicate(&mut transaction, before.id, None).await?;

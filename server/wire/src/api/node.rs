@@ -31,6 +31,9 @@ pub struct Node {
     /// When its certificate ends, unless it renews it.
     #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
     pub certificate_expires: Timestamp,
+    /// Whether that was before now, so that it has to join again.
+    #[serde(default)]
+    pub certificate_ended: bool,
     /// The fingerprint of its envelope key, which it prints as well.
     #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub fingerprint: KeyFingerprint,

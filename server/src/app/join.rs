@@ -9,7 +9,7 @@ use secretfs_wire::{HOST_MAX_ADDRESSES, NodeId, NodeName, TokenId, TokenSecret};
 
 use super::{App, now};
 use crate::authn::NodeIdentity;
-use crate::ca::{CaError, CertificateRequest, Subject};
+use crate::ca::{CaError, CertificateRequest};
 use crate::error::Error;
 use crate::store::{NewNode, OpenToken, StoreError};
 
@@ -47,10 +47,9 @@ impl App {
 
         let (now, id) = (now(), NodeId::random());
         let Shown { digest, token: OpenToken { environment, .. } } = shown;
-        let subject = Subject::Node { environment, name: name.clone(), id };
         let lifetime = self.config.node_certificate_lifetime;
         let (certificate, certificate_expires) =
-            self.authority.issue_node(&subject, &request, now, lifetime)?;
+            self.authority.issue_node(&environment, &name, id, &request, now, lifetime)?;
         let node = NewNode { id, name, envelope_key, certificate_expires, address, host: asked.host };
         let node = self.store.join(&digest, node, now).await?;
         tracing::info!(
@@ -63,10 +62,10 @@ impl App {
     /// Makes out a certificate for a node's next key.
     pub(crate) async fn renew(&self, node: &NodeIdentity, asked: &RenewRequest) -> Result<Renewed, Error> {
         let request = CertificateRequest::from_pem(&asked.certificate_request)?;
-        let subject =
-            Subject::Node { environment: node.environment.clone(), name: node.name.clone(), id: node.id };
+        let NodeIdentity { environment, name, id } = node;
         let lifetime = self.config.node_certificate_lifetime;
-        let (certificate, expires) = self.authority.issue_node(&subject, &request, now(), lifetime)?;
+        let (certificate, expires) =
+            self.authority.issue_node(environment, name, *id, &request, now(), lifetime)?;
         self.store.renewed(node.id, expires).await?;
         Ok(Renewed { certificate })
     }

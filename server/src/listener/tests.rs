@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use super::certificates::H2;
 use super::{Certificates, Service, serve};
 use crate::app::now;
-use crate::ca::{Authority, CertificateRequest, Subject};
+use crate::ca::{Authority, CertificateRequest};
 use crate::config::{RawConfig, RawLimitsConfig};
 use crate::metrics::Metrics;
 
@@ -101,10 +101,11 @@ impl Door {
 
     fn node(&self) -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
         let (request, key) = CertificateRequest::generate().expect("a request");
-        let environment = "prod".parse().expect("a name");
-        let subject = Subject::Node { environment, name: "n".parse().expect("a name"), id: NodeId::random() };
-        let (certificate, _) =
-            self.authority.issue_node(&subject, &request, now(), DEADLINE * 10).expect("a certificate");
+        let (environment, name) = ("prod".parse().expect("a name"), "n".parse().expect("a name"));
+        let (certificate, _) = self
+            .authority
+            .issue_node(&environment, &name, NodeId::random(), &request, now(), DEADLINE * 10)
+            .expect("a certificate");
         let certificate = CertificateDer::from_pem_slice(certificate.as_bytes()).expect("PEM");
         (certificate, PrivateKeyDer::from_pem_slice(key.as_bytes()).expect("PEM"))
     }

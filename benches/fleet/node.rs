@@ -69,7 +69,8 @@ pub(super) async fn join(manager: &manager::Manager, keys: &SharedKeys, number: 
     let public_key = keys.envelope_key.public_key().expect("a key");
     let request = JoinRequest {
         token: token.secret.expose_text().as_str().to_owned(),
-        name: name.clone(),
+        name: Some(name.clone()),
+        fallback_name: None,
         certificate_request: keys.certificate_request.clone(),
         envelope_key: STANDARD.encode(public_key.as_der()),
         host: Default::default(),

@@ -4,7 +4,7 @@
 use jiff::Timestamp;
 use secretfs_wire::api::NodeState;
 use secretfs_wire::audit::Actor;
-use secretfs_wire::{EnvironmentName, Grant, NodeId, NodeName, OperatorId, OperatorName};
+use secretfs_wire::{Action, EnvironmentName, Grant, NodeId, NodeName, OperatorId, OperatorName};
 
 use crate::ca::{PeerCertificate, Subject};
 use crate::error::Error;
@@ -28,7 +28,7 @@ pub(crate) struct OperatorIdentity {
     pub(crate) grants: Vec<Grant>,
 }
 
-/// A node that is served.
+/// A node that is served, or that renews its certificate while it waits to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct NodeIdentity {
     pub(crate) id: NodeId,
@@ -37,9 +37,10 @@ pub(crate) struct NodeIdentity {
 }
 
 impl Identity {
-    /// Looks up whom a certificate names.
+    /// Looks up whom a certificate names, who asks for something.
     pub(crate) async fn of(
         peer: Option<PeerCertificate>,
+        action: Action,
         store: &dyn Store,
         now: Timestamp,
     ) -> Result<Self, Error> {
@@ -57,6 +58,10 @@ impl Identity {
             Subject::Node { environment, name, id } => {
                 match store.node_state(&environment, &name, id).await? {
                     Some(NodeState::Active) => Ok(Self::Node(NodeIdentity { id, environment, name })),
+                    // It may have to wait for longer than its certificate is good.
+                    Some(NodeState::Pending) if action == Action::NodeRenew => {
+                        Ok(Self::Node(NodeIdentity { id, environment, name }))
+                    }
                     Some(NodeState::Pending) => Err(Error::PendingApproval),
                     Some(NodeState::Revoked) | None => {
                         Err(Error::Unauthenticated("this node is revoked or removed"))

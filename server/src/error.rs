@@ -7,7 +7,9 @@ use axum::response::{IntoResponse, Response};
 use http::header::RETRY_AFTER;
 use http::{HeaderValue, StatusCode};
 use secretfs_wire::api::{ApiError, ErrorBody, ErrorCode};
-use secretfs_wire::{Action, EnvironmentName, KeyFingerprint, SecretName, ServiceName, TargetName};
+use secretfs_wire::{
+    Action, EnvironmentName, KeyFingerprint, NodeName, SecretName, ServiceName, TargetName, TokenId,
+};
 
 use crate::audit::AuditError;
 use crate::keys::{BackendFault, KeyError};
@@ -26,6 +28,8 @@ pub(crate) enum Error {
     Denied { caller: &'static str },
     #[error("no policy allows this operator {action}{}", within(.environment.as_ref()))]
     NotAllowed { action: Action, environment: Option<EnvironmentName> },
+    #[error("this token is for node {name}, and for no other")]
+    TokenForAnother { name: NodeName },
     #[error("this node waits for an operator's approval")]
     PendingApproval,
     #[error("there is no {kind} {name}")]
@@ -52,8 +56,12 @@ pub(crate) enum Error {
     OutsideScope { name: String, environment: String },
     #[error("node {name} is revoked for good")]
     Revoked { name: String },
+    #[error("the certificate of node {name} ended while it waited, so that it cannot come back")]
+    CertificateEnded { name: String },
     #[error("node {name} has another fingerprint: {fingerprint}")]
     OtherFingerprint { name: String, fingerprint: KeyFingerprint },
+    #[error("node {node} has joined with token {id}")]
+    TokenUsed { id: TokenId, node: String },
     #[error("too many {}; try again in {} s", limit.of_what(), seconds(*wait))]
     RateLimited { limit: Limit, wait: Duration },
     #[error("secret {name} was changed by somebody else at the same time")]
@@ -108,7 +116,9 @@ impl Error {
             Self::Invalid(_) => (ErrorCode::Invalid, StatusCode::BAD_REQUEST),
             Self::NoMethod => (ErrorCode::Invalid, StatusCode::METHOD_NOT_ALLOWED),
             Self::Unauthenticated(_) => (ErrorCode::Unauthenticated, StatusCode::UNAUTHORIZED),
-            Self::Denied { .. } | Self::NotAllowed { .. } => (ErrorCode::Denied, StatusCode::FORBIDDEN),
+            Self::Denied { .. } | Self::NotAllowed { .. } | Self::TokenForAnother { .. } => {
+                (ErrorCode::Denied, StatusCode::FORBIDDEN)
+            }
             Self::PendingApproval => (ErrorCode::PendingApproval, StatusCode::FORBIDDEN),
             Self::NotFound { .. } | Self::NotVisible | Self::NoRoute => {
                 (ErrorCode::NotFound, StatusCode::NOT_FOUND)
@@ -119,7 +129,9 @@ impl Error {
             | Self::TargetTaken { .. }
             | Self::InTemplates { .. }
             | Self::Revoked { .. }
+            | Self::CertificateEnded { .. }
             | Self::OtherFingerprint { .. }
+            | Self::TokenUsed { .. }
             | Self::LastAdmin { .. }
             | Self::OutsideScope { .. }
             | Self::KeyChanged
@@ -146,6 +158,7 @@ impl Error {
                     "it takes a role that allows it; `secretfs {within}policy explain {action}` says why"
                 ));
             }
+            Self::TokenForAnother { .. } => "join without --name, or ask for a token for the other name",
             Self::PendingApproval => "ask an operator for `secretfs node approve`",
             Self::NotEmpty { .. } => "remove that first",
             Self::Attached { .. } => "detach it first with `secretfs service detach`",
@@ -154,9 +167,13 @@ impl Error {
                 "change or remove the template first with `secretfs service template`"
             }
             Self::Revoked { .. } => "remove it and join again with a new token",
+            Self::CertificateEnded { .. } => {
+                "remove it with `secretfs node rm`, and let the host join again with a new token"
+            }
             Self::OtherFingerprint { .. } => {
                 "compare with `secretfs node status` on that host; if it is another one, remove this node"
             }
+            Self::TokenUsed { .. } => "to shut that node out use `secretfs node revoke`",
             Self::LastAdmin { .. } => "make somebody else admin everywhere first, who has logged in",
             Self::OutsideScope { .. } => "it takes an admin of all environments, with --all-environments",
             Self::Exists { kind: "operator", .. } => {
@@ -204,6 +221,7 @@ impl From<StoreError> for Error {
             StoreError::InTemplates { name, by } => Self::InTemplates { name, by },
             StoreError::InputMissing { .. } => Self::Invalid(error.to_string()),
             StoreError::Revoked { name } => Self::Revoked { name },
+            StoreError::CertificateEnded { name } => Self::CertificateEnded { name },
             StoreError::OtherFingerprint { name, fingerprint } => {
                 Self::OtherFingerprint { name, fingerprint }
             }
@@ -212,8 +230,9 @@ impl From<StoreError> for Error {
             StoreError::KeyInUse { .. } => Self::KeyInUse(error.to_string()),
             StoreError::KeyRetired { .. } => Self::KeyChanged,
             StoreError::TokenRefused => {
-                Self::Unauthenticated("this token is wrong, used or expired; ask for a new one")
+                Self::Unauthenticated("this token is wrong, used, withdrawn or expired; ask for a new one")
             }
+            StoreError::TokenUsed { id, node } => Self::TokenUsed { id, node },
             StoreError::LastAdmin { name } => Self::LastAdmin { name },
             StoreError::OutsideScope { name, environment } => Self::OutsideScope { name, environment },
             StoreError::Busy(_) | StoreError::Full(_) => Self::Unavailable(Box::new(error)),

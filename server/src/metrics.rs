@@ -64,6 +64,8 @@ pub(crate) struct Metrics {
     pub(crate) connections: Gauge,
     /// TLS handshakes that failed or took too long.
     pub(crate) failed_handshakes: Counter<u64, AtomicU64>,
+    /// Connections that were closed since there were too many of their kind.
+    pub(crate) refused_connections: Counter<u64, AtomicU64>,
     /// Stored versions that did not open in the place where they were.
     pub(crate) refused_versions: Counter<u64, AtomicU64>,
     /// Proofs that several daemons speak as one node.
@@ -104,7 +106,8 @@ impl Metrics {
         let duration = Histogram::new(exponential_buckets(0.0001, 2.0, 15));
         let requests = Family::default();
         let (connections, nodes) = (Gauge::default(), Gauge::default());
-        let (failed_handshakes, refused_versions) = (Counter::default(), Counter::default());
+        let (failed_handshakes, refused_connections, refused_versions) =
+            (Counter::default(), Counter::default(), Counter::default());
         registry.register("requests", "Requests answered", requests.clone());
         registry.register_with_unit(
             "request_duration",
@@ -117,6 +120,11 @@ impl Metrics {
             "failed_handshakes",
             "TLS handshakes that failed or took too long",
             failed_handshakes.clone(),
+        );
+        registry.register(
+            "refused_connections",
+            "Connections that were closed since too many had shown no certificate",
+            refused_connections.clone(),
         );
         registry.register(
             "refused_versions",
@@ -144,6 +152,7 @@ impl Metrics {
             duration,
             connections,
             failed_handshakes,
+            refused_connections,
             refused_versions,
             identity_conflicts,
             limited,

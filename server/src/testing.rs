@@ -6,13 +6,17 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use jiff::{SignedDuration, Timestamp};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
-use secretfs_wire::api::{ApiError, CreateEnvironment, CreateToken, ErrorBody};
+use secretfs_wire::api::{ApiError, CreateEnvironment, CreateToken, ErrorBody, JoinRequest};
+use secretfs_wire::audit::{Event, Record};
+use secretfs_wire::envelope::NodePrivateKey;
 use secretfs_wire::{EnvironmentName, Grant, JoinToken, NodeId, OperatorId};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -149,20 +153,28 @@ impl TestManager {
     /// A node that has joined, for tests that deliver nothing to it.
     pub(crate) async fn join(&self, environment: &str, name: &str, approval: bool) -> NodeIdentity {
         let environment: EnvironmentName = environment.parse().expect("a name");
-        let asked = CreateToken { ttl_seconds: 60, approval, labels: Default::default() };
-        let token = self.app.create_token(&environment, asked).await.expect("a token");
+        let asked = CreateToken { ttl_seconds: 60, approval, labels: Default::default(), name: None };
+        let admin = "admin".parse().expect("a name");
+        let token = self.app.create_token(&environment, asked, admin).await.expect("a token");
         let digest = token.token.parse::<JoinToken>().expect("a token").secret.digest();
         let node = NewNode {
             id: NodeId::random(),
             name: name.parse().expect("a name"),
             envelope_key: Vec::new(),
-            certificate_expires: Timestamp::now(),
+            certificate_expires: Timestamp::now() + SignedDuration::from_hours(1),
             address: None,
             host: Default::default(),
         };
         let (id, name) = (node.id, node.name.clone());
         self.app.store.join(&digest, node, Timestamp::now()).await.expect("joined");
         NodeIdentity { id, environment, name }
+    }
+
+    /// All that is on record.
+    pub(crate) async fn records(&self) -> Vec<Event> {
+        let (chain, log) = self.app.audit.chain().expect("a chain");
+        let stored = log.records(chain, 1, None, 10_000).await.expect("records");
+        stored.iter().map(|record| Record::read(&record.written.text).expect("a record").event).collect()
     }
 
     /// Sends a request and leaves the response's body unread.
@@ -242,6 +254,19 @@ pub(crate) fn certificate_request() -> String {
     let key = rcgen::KeyPair::generate().expect("a key");
     let request = rcgen::CertificateParams::default().serialize_request(&key).expect("a request");
     request.pem().expect("PEM")
+}
+
+/// What a host asks that joins under a name, with a key that nobody keeps.
+pub(crate) fn join_request(token: &JoinToken, name: &str) -> JoinRequest {
+    let key = NodePrivateKey::generate().expect("a key").public_key().expect("a key");
+    JoinRequest {
+        token: token.secret.expose_text().as_str().to_owned(),
+        name: Some(name.parse().expect("a name")),
+        fallback_name: None,
+        certificate_request: certificate_request(),
+        envelope_key: STANDARD.encode(key.as_der()),
+        host: Default::default(),
+    }
 }
 
 /// What a certificate in PEM says.

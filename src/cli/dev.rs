@@ -182,9 +182,9 @@ async fn set_up(client: &OperatorClient, url: &Url) -> Result<NodeIdentity, Fail
         calls.attach(&service, &attach).await?;
     }
     calls.assign(&service, &Assignment::Node(name.clone())).await?;
-    let request = CreateToken { ttl_seconds: 60, approval: false, labels: Labels::default() };
+    let request = CreateToken { ttl_seconds: 60, approval: false, labels: Labels::default(), name: None };
     let token = parse(&calls.create_token(&request).await?.token)?;
-    let options = node::JoinOptions { manager: url.clone(), token, name };
+    let options = node::JoinOptions { manager: url.clone(), token, name: Some(name), fallback_name: None };
     let (identity, _) = node::join(options).await.map_err(|error| Failure::from_error(&error))?;
     Ok(identity)
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use secretfs_wire::api::{AddOperator, CreatedEnrolment, Enroll, Operator as Listed};
+use secretfs_wire::api::{AddOperator, CreatedEnrolment, Enroll, Operator as Listed, RemovedOperator};
 use secretfs_wire::{Grant, OperatorName, Role};
 
 use super::config::ConfigFile;
@@ -32,7 +32,8 @@ pub(super) enum OperatorCommand {
     /// List operators, their roles and whether they can act
     #[command(after_help = "Examples:\n  secretfs operator ls\n  secretfs operator ls -e prod --json")]
     Ls(ScopeArgs),
-    /// Shut an operator out at their next request; the name is free again
+    /// Shut an operator out at their next request, and withdraw the join tokens that they made; the name is
+    /// free again
     #[command(after_help = "Example:\n  secretfs operator rm alice")]
     Rm {
         /// The operator's name
@@ -108,8 +109,8 @@ pub(super) async fn run(command: OperatorCommand, global: &Global, file: ConfigF
             output::listing(global, headings, &operators, row)?;
         }
         OperatorCommand::Rm { name, scope } => {
-            operator.operators(scope.all_environments).remove(&name).await?;
-            output::one(global, &name, name.as_str())?;
+            let removed = operator.operators(scope.all_environments).remove(&name).await?;
+            output::one(global, &removed, &what_went(&removed))?;
         }
         OperatorCommand::Grant { name, roles, scope } => {
             let calls = operator.operators(scope.all_environments);
@@ -145,6 +146,15 @@ pub(super) fn show_token(global: &Global, created: &CreatedEnrolment) -> Result<
         output::time(*expires),
     );
     Ok(output::once(global, created, &text)?)
+}
+
+fn what_went(removed: &RemovedOperator) -> String {
+    let RemovedOperator { operator, withdrawn_tokens } = removed;
+    match withdrawn_tokens {
+        0 => operator.to_string(),
+        1 => format!("{operator}, and 1 open join token of theirs"),
+        several => format!("{operator}, and {several} open join tokens of theirs"),
+    }
 }
 
 fn show_roles(global: &Global, changed: Option<&Listed>) -> Result<(), Failure> {

@@ -12,7 +12,7 @@ use secretfs_wire::api::{
 };
 use secretfs_wire::{
     EnvironmentName, KeyName, Labels, NodeName, OperatorName, Ownership, SecretBytes, SecretName,
-    ServiceName, TargetName,
+    ServiceName, TargetName, TokenId,
 };
 use serde::de::DeserializeOwned;
 use url::Url;
@@ -342,6 +342,11 @@ impl EnvironmentClient<'_> {
     /// All join tokens that are not forgotten yet.
     pub(crate) async fn tokens(&self) -> Result<Vec<Token>, ClientError> {
         self.http.get(&self.path(["tokens"])).await
+    }
+
+    /// Withdraws a join token that nobody has used.
+    pub(crate) async fn remove_token(&self, id: TokenId) -> Result<(), ClientError> {
+        self.http.delete(&self.path(["tokens", &id.to_string()]), &[]).await
     }
 
     async fn send_value<T: DeserializeOwned>(

@@ -1,7 +1,7 @@
 //! What an operator decides over operators.
 
 use reqwest::Method;
-use secretfs_wire::api::{AddOperator, CreatedEnrolment, Enroll, Operator};
+use secretfs_wire::api::{AddOperator, CreatedEnrolment, Enroll, Operator, RemovedOperator};
 use secretfs_wire::{OperatorName, Role};
 
 use super::ClientError;
@@ -47,8 +47,8 @@ impl OperatorsClient<'_> {
     }
 
     /// Shuts an operator out; the name is free again.
-    pub(crate) async fn remove(&self, name: &OperatorName) -> Result<(), ClientError> {
-        self.http.delete(&self.path(&[name.as_str()]), &[]).await
+    pub(crate) async fn remove(&self, name: &OperatorName) -> Result<RemovedOperator, ClientError> {
+        json(self.http.request(Method::DELETE, &self.path(&[name.as_str()]))).await
     }
 
     /// Gives an operator a role.

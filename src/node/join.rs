@@ -24,7 +24,9 @@ pub(crate) struct JoinOptions {
     /// The token.
     pub(crate) token: JoinToken,
     /// The name that the node asks for.
-    pub(crate) name: NodeName,
+    pub(crate) name: Option<NodeName>,
+    /// The name that it takes if neither it nor the token says one.
+    pub(crate) fallback_name: Option<NodeName>,
 }
 
 /// What is worth knowing of a join beside who joined.
@@ -59,7 +61,8 @@ pub(crate) async fn join(options: JoinOptions) -> Result<(NodeIdentity, JoinOutc
     let tls = CertificateRequest::new().map_err(JoinError::TlsKey)?;
     let request = JoinRequest {
         token: options.token.secret.expose_text().to_string(),
-        name: options.name.clone(),
+        name: options.name,
+        fallback_name: options.fallback_name,
         certificate_request: tls.request,
         envelope_key: STANDARD.encode(public.as_der()),
         host: host_facts(&options.manager).await,
@@ -70,7 +73,7 @@ pub(crate) async fn join(options: JoinOptions) -> Result<(NodeIdentity, JoinOutc
         about: About {
             manager: options.manager,
             environment: joined.environment,
-            name: options.name,
+            name: joined.name,
             id: joined.id,
         },
         credentials: Credentials { certificate: joined.certificate, key: tls.key, ca },

@@ -21,6 +21,8 @@ trials! {
     a_host_joins_only_once,
     a_host_that_has_not_joined_says_what_to_do,
     a_token_gives_its_labels_to_the_node,
+    a_token_that_was_withdrawn_is_refused,
+    a_token_for_a_name_makes_nobody_else_of_a_host,
     the_nodes_keys_are_its_own,
 }
 
@@ -138,6 +140,35 @@ fn a_token_gives_its_labels_to_the_node() {
     assert_eq!(node.join(&site.manager.url(), &token).code, 0);
     let nodes = site.operator.json(&["node", "ls"]);
     assert_eq!(nodes[0]["labels"], serde_json::json!({ "role": "web", "zone": "a" }));
+}
+
+fn a_token_that_was_withdrawn_is_refused() {
+    let site = Site::start();
+    let token = site.token(&["--label", "role=web"]);
+    let listed = site.operator.json(&["node", "token", "ls"]);
+    let id = listed[0]["id"].as_str().expect("an id");
+    let shown = site.operator.ok(&["node", "token", "ls"]);
+    for told in [id, "open", "role=web", "admin"] {
+        assert!(shown.contains(told), "{told}: {shown}");
+    }
+    assert_eq!(site.operator.ok(&["node", "token", "rm", id]), format!("{id}\n"));
+    let outcome = site.host("web-1").join(&site.manager.url(), &token);
+    assert_eq!(outcome.code, 4, "{outcome:?}");
+    assert_eq!(site.operator.run(&["node", "token", "rm", id]).code, 3, "it is not there any more");
+}
+
+fn a_token_for_a_name_makes_nobody_else_of_a_host() {
+    let site = Site::start();
+    let token = site.token(&["--name", "db-1"]);
+    let host = site.host("test-1");
+    let refused = host.join(&site.manager.url(), &token);
+    assert_eq!(refused.code, 4, "{refused:?}");
+    assert!(refused.stderr.contains("db-1"), "it says whom it is for: {}", refused.stderr);
+    assert_eq!(site.operator.json(&["node", "ls"]), serde_json::json!([]));
+    let joined = host.join_unnamed(&site.manager.url(), &token);
+    assert_eq!(joined.code, 0, "{joined:?}");
+    assert!(joined.stdout.contains("as node db-1 of environment prod"), "{}", joined.stdout);
+    assert_eq!(site.operator.json(&["node", "ls"])[0]["name"], "db-1");
 }
 
 fn the_nodes_keys_are_its_own() {

@@ -20,6 +20,7 @@ use crate::harness::{Operator, Site, deadline};
 trials! {
     needs [Clock];
     an_operator_logs_in_acts_and_is_shut_out_at_the_next_request,
+    an_operator_who_is_removed_leaves_no_join_token_behind,
     of_two_logins_with_one_token_one_wins,
     a_token_that_is_not_good_leaves_nothing_behind,
     a_server_of_another_authority_is_sent_nothing,
@@ -112,6 +113,17 @@ fn an_operator_logs_in_acts_and_is_shut_out_at_the_next_request() {
     site.invite("alice", &["--role", "admin"]);
     assert_eq!(alice.run(&["secret", "ls"]).code, 4, "denied");
     assert_eq!(open.request("GET", "/v1/operator", "").expect("an answer").status, 401);
+}
+
+fn an_operator_who_is_removed_leaves_no_join_token_behind() {
+    let site = Site::start();
+    let leaver = site.logged_in("leaver", &["--role", "node-admin"]);
+    let token = leaver.json(&["node", "token", "create"])["token"].as_str().expect("a token").to_owned();
+    assert!(site.operator.ok(&["node", "token", "ls"]).contains("leaver"), "it says who has made it");
+    let removed = site.operator.ok(&["operator", "rm", "leaver"]);
+    assert_eq!(removed, "leaver, and 1 open join token of theirs\n");
+    let outcome = site.host("web-1").join(&site.manager.url(), &token);
+    assert_eq!(outcome.code, 4, "{outcome:?}");
 }
 
 fn of_two_logins_with_one_token_one_wins() {

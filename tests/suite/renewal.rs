@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 use crate::harness::requirement::trials;
 use crate::harness::{Site, deadline};
 
@@ -14,6 +16,8 @@ trials! {
     needs [Mount];
     a_certificate_renews_itself_without_a_break,
     a_restarted_node_uses_its_renewed_certificate,
+    a_node_that_waits_for_approval_keeps_its_certificate_good,
+    a_node_whose_certificate_ends_while_it_waits_has_to_join_again,
 }
 
 fn a_certificate_renews_itself_without_a_break() {
@@ -57,4 +61,33 @@ fn a_restarted_node_uses_its_renewed_certificate() {
     node.run_connected();
     assert_ne!(node.status()["certificate_expires"], first);
     assert_eq!(node.read("web/key").expect("a value"), b"value");
+}
+
+fn a_node_that_waits_for_approval_keeps_its_certificate_good() {
+    let site = Site::with("node_certificate_lifetime = \"8s\"");
+    site.serve("web-1", "web", &[("key", b"value")]);
+    let mut node = site.host("web-1");
+    assert_eq!(node.join(&site.manager.url(), &site.token(&["--approval"])).code, 0);
+    node.run();
+    let shown = || site.operator.json(&["node", "inspect", "web-1"]);
+    let end: Timestamp = shown()["certificate_expires"].as_str().expect("a time").parse().expect("a time");
+    deadline::eventually("its first certificate has ended", || Timestamp::now() > end);
+    assert_eq!((&shown()["state"], &shown()["certificate_ended"]), (&"pending".into(), &false.into()));
+    node.read("web/key").expect_err("not approved");
+    site.operator.ok(&["node", "approve", "web-1"]);
+    node.wait_for("web/key", b"value");
+}
+
+fn a_node_whose_certificate_ends_while_it_waits_has_to_join_again() {
+    let site = Site::with("node_certificate_lifetime = \"2s\"");
+    // It does not run, so it renews nothing.
+    let node = site.host("web-1");
+    assert_eq!(node.join(&site.manager.url(), &site.token(&["--approval"])).code, 0);
+    deadline::eventually("it is shown as such", || {
+        site.operator.ok(&["node", "ls"]).contains("PENDING, EXPIRED")
+    });
+    assert!(site.operator.ok(&["node", "inspect", "web-1"]).contains("has to join again"));
+    let refused = site.operator.run(&["node", "approve", "web-1"]);
+    assert_eq!(refused.code, 1, "{refused:?}");
+    assert!(refused.stderr.contains("join again"), "{}", refused.stderr);
 }

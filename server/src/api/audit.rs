@@ -125,9 +125,10 @@ async fn refused(app: Arc<App>, asker: Asker, about: Resource) {
     let Asker { certificate, address, .. } = asker;
     loop {
         sleep(app.config.heartbeat_interval).await;
-        match Identity::of(certificate.clone(), app.store.as_ref(), now()).await {
+        let action = Action::AuditRead;
+        match Identity::of(certificate.clone(), action, app.store.as_ref(), now()).await {
             Ok(identity) => {
-                let decided = app.authorizer.decide(&identity, Action::AuditRead, &about, address);
+                let decided = app.authorizer.decide(&identity, action, &about, address);
                 if !decided.is_ok_and(|decision| decision.is_allowed()) {
                     return;
                 }

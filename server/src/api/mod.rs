@@ -20,6 +20,7 @@ mod system;
 mod templates;
 #[cfg(test)]
 mod tests;
+mod tokens;
 
 use std::sync::Arc;
 
@@ -75,8 +76,9 @@ fn table() -> Vec<(Action, Routes)> {
         (Action::NodeApprove, routes!(nodes::approve)),
         (Action::NodeRevoke, routes!(nodes::revoke)),
         (Action::NodeLabel, routes!(nodes::label)),
-        (Action::TokenList, routes!(nodes::tokens)),
-        (Action::TokenCreate, routes!(nodes::create_token)),
+        (Action::TokenList, routes!(tokens::list)),
+        (Action::TokenCreate, routes!(tokens::create)),
+        (Action::TokenRemove, routes!(tokens::remove)),
         (Action::OperatorList, routes!(operators::list)),
         (Action::OperatorList, routes!(operators::list_in)),
         (Action::OperatorAdd, routes!(operators::add)),

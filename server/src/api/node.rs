@@ -32,11 +32,17 @@ pub(super) async fn join(
     Json(asked): Json<JoinRequest>,
 ) -> Result<(StatusCode, Answer<Joined>), Error> {
     let address = address.map(|Extension(PeerAddress(address))| address);
-    details.note(|noted| noted.object.node = Some(asked.name.clone()));
-    let joined = app.join(asked, address).await?;
+    details.note(|noted| noted.object.node = asked.name.clone().or_else(|| asked.fallback_name.clone()));
+    let shown = app.shown_token(&asked.token).await?;
+    let token = shown.to_string();
     details.note(|noted| {
-        noted.environment = Some(joined.environment.clone());
-        noted.text = Some(format!("id {}", joined.id));
+        noted.environment = Some(shown.token.environment.clone());
+        noted.text = Some(token.clone());
+    });
+    let joined = app.join(shown, asked, address).await?;
+    details.note(|noted| {
+        noted.object.node = Some(joined.name.clone());
+        noted.text = Some(format!("id {}, {token}", joined.id));
     });
     Ok((StatusCode::CREATED, Answer(joined)))
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Json as Answer;
 use axum::extract::State;
 use http::StatusCode;
-use secretfs_wire::api::{ApproveNode, ChangeLabels, CreateToken, CreatedToken, Node, Token};
+use secretfs_wire::api::{ApproveNode, ChangeLabels, Node};
 
 use super::body::Json;
 use super::extract::{InEnvironment, OfNode, Path};
@@ -68,28 +68,4 @@ pub(super) async fn label(
     let node = app.label_node(&at.environment, &at.node, &change).await?;
     details.note(|noted| noted.text = Some(format!("labels {}", node.labels)));
     Ok(Answer(node))
-}
-
-#[utoipa::path(get, path = "/v1/environments/{environment}/tokens", params(InEnvironment),
-    responses((status = 200, body = [Token])))]
-pub(super) async fn tokens(
-    State(app): State<Arc<App>>,
-    Path(at): Path<InEnvironment>,
-) -> Result<Answer<Vec<Token>>, Error> {
-    app.tokens(&at.environment).await.map(Answer)
-}
-
-#[utoipa::path(post, path = "/v1/environments/{environment}/tokens", params(InEnvironment),
-    request_body = CreateToken, responses((status = 201, body = CreatedToken)))]
-pub(super) async fn create_token(
-    State(app): State<Arc<App>>,
-    Path(at): Path<InEnvironment>,
-    details: Details,
-    Json(asked): Json<CreateToken>,
-) -> Result<(StatusCode, Answer<CreatedToken>), Error> {
-    details.note(|noted| {
-        let approval = if asked.approval { "with" } else { "without" };
-        noted.text = Some(format!("for {} seconds, {approval} approval", asked.ttl_seconds));
-    });
-    Ok((StatusCode::CREATED, Answer(app.create_token(&at.environment, asked).await?)))
 }

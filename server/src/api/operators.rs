@@ -7,7 +7,8 @@ use axum::Json as Answer;
 use axum::extract::State;
 use http::StatusCode;
 use secretfs_wire::api::{
-    AddOperator, CreatedEnrolment, Enroll, LoggedIn, LoginRequest, Operator, RenewRequest, Renewed,
+    AddOperator, CreatedEnrolment, Enroll, LoggedIn, LoginRequest, Operator, RemovedOperator, RenewRequest,
+    Renewed,
 };
 use secretfs_wire::{EnvironmentName, Grant, OperatorName, Role};
 use serde::Deserialize;
@@ -107,23 +108,27 @@ pub(super) async fn add_in(
 }
 
 #[utoipa::path(delete, path = "/v1/operators/{operator}", params(OfOperator),
-    responses((status = 204)))]
+    responses((status = 200, body = RemovedOperator)))]
 pub(super) async fn remove(
     State(app): State<Arc<App>>,
     Path(at): Path<OfOperator>,
-) -> Result<StatusCode, Error> {
-    app.remove_operator(&at.operator, None).await?;
-    Ok(StatusCode::NO_CONTENT)
+    details: Details,
+) -> Result<Answer<RemovedOperator>, Error> {
+    let removed = app.remove_operator(at.operator, None).await?;
+    note_withdrawn(&details, &removed);
+    Ok(Answer(removed))
 }
 
 #[utoipa::path(delete, path = "/v1/environments/{environment}/operators/{operator}", params(OfOperatorIn),
-    responses((status = 204)))]
+    responses((status = 200, body = RemovedOperator)))]
 pub(super) async fn remove_in(
     State(app): State<Arc<App>>,
     Path(at): Path<OfOperatorIn>,
-) -> Result<StatusCode, Error> {
-    app.remove_operator(&at.operator, Some(&at.environment)).await?;
-    Ok(StatusCode::NO_CONTENT)
+    details: Details,
+) -> Result<Answer<RemovedOperator>, Error> {
+    let removed = app.remove_operator(at.operator, Some(&at.environment)).await?;
+    note_withdrawn(&details, &removed);
+    Ok(Answer(removed))
 }
 
 #[utoipa::path(post, path = "/v1/operators/{operator}/enrolment", params(OfOperator), request_body = Enroll,
@@ -193,6 +198,14 @@ pub(super) async fn ungrant_in(
     let grant = Grant { role: at.role, environment: Some(at.environment) };
     let operator = app.ungrant_role(&at.operator, &grant).await?;
     Ok(Answer(seen_from(operator, &grant)))
+}
+
+/// What nobody can join with any more.
+fn note_withdrawn(details: &Details, removed: &RemovedOperator) {
+    if removed.withdrawn_tokens > 0 {
+        let text = format!("with {} open join tokens", removed.withdrawn_tokens);
+        details.note(|noted| noted.text = Some(text));
+    }
 }
 
 /// Which roles it is about is not in every path.

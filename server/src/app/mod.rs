@@ -20,6 +20,7 @@ mod stream;
 mod templates;
 #[cfg(test)]
 mod tests;
+mod tokens;
 mod usage;
 
 use std::sync::Arc;

@@ -1,9 +1,9 @@
-use secretfs_wire::api::{ApproveNode, ChangeLabels, CreateToken, CreatedToken, Node, Token};
-use secretfs_wire::{EnvironmentName, JoinToken, NodeName, TokenSecret};
+use secretfs_wire::api::{ApproveNode, ChangeLabels, Node};
+use secretfs_wire::{EnvironmentName, NodeName};
 
-use super::{App, expiry, now};
+use super::{App, now};
 use crate::error::Error;
-use crate::store::{NewToken, NodeRecord};
+use crate::store::NodeRecord;
 
 impl App {
     pub(crate) async fn nodes(&self, environment: &EnvironmentName) -> Result<Vec<Node>, Error> {
@@ -21,7 +21,7 @@ impl App {
         name: &NodeName,
         asked: &ApproveNode,
     ) -> Result<Node, Error> {
-        let node = self.store.approve(environment, name, asked.fingerprint).await?;
+        let node = self.store.approve(environment, name, asked.fingerprint, now()).await?;
         // If there are still several daemons, that is found anew, and at once.
         self.instances.forget(node.id);
         self.presence.end_all(node.id);
@@ -66,33 +66,6 @@ impl App {
         Ok(self.node_view(node))
     }
 
-    pub(crate) async fn tokens(&self, environment: &EnvironmentName) -> Result<Vec<Token>, Error> {
-        Ok(self.store.tokens(environment, now()).await?)
-    }
-
-    pub(crate) async fn create_token(
-        &self,
-        environment: &EnvironmentName,
-        asked: CreateToken,
-    ) -> Result<CreatedToken, Error> {
-        let created = now();
-        let expires = expiry(created, asked.ttl_seconds)?;
-        let token = JoinToken { secret: TokenSecret::random(), pin: self.authority.pin() };
-        let new = NewToken {
-            digest: token.secret.digest(),
-            approval: asked.approval,
-            labels: asked.labels,
-            created,
-            expires,
-        };
-        self.store.create_token(environment, new).await?;
-        Ok(CreatedToken {
-            token: token.expose_text().as_str().to_owned(),
-            expires,
-            manager: self.config.url.as_str().trim_end_matches('/').to_owned(),
-        })
-    }
-
     /// How many nodes have their change stream up at this manager.
     pub(crate) fn connected_nodes(&self) -> usize {
         self.presence.count()
@@ -112,6 +85,7 @@ impl App {
             services: record.services,
             joined: record.joined,
             certificate_expires: record.certificate_expires,
+            certificate_ended: record.certificate_expires <= now(),
             fingerprint: record.fingerprint,
             address: record.address,
             host: record.host,

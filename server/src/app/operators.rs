@@ -1,5 +1,6 @@
 use secretfs_wire::api::{
-    AddOperator, CreatedEnrolment, Enroll, LoggedIn, LoginRequest, Operator, RenewRequest, Renewed,
+    AddOperator, CreatedEnrolment, Enroll, LoggedIn, LoginRequest, Operator, RemovedOperator, RenewRequest,
+    Renewed,
 };
 use secretfs_wire::{CaPin, EnrolmentToken, EnvironmentName, Grant, OperatorId, OperatorName, TokenSecret};
 
@@ -58,10 +59,11 @@ impl App {
 
     pub(crate) async fn remove_operator(
         &self,
-        name: &OperatorName,
+        name: OperatorName,
         scope: Option<&EnvironmentName>,
-    ) -> Result<(), Error> {
-        Ok(self.store.remove_operator(name, scope, now()).await?)
+    ) -> Result<RemovedOperator, Error> {
+        let withdrawn_tokens = self.store.remove_operator(&name, scope, now()).await?;
+        Ok(RemovedOperator { operator: name, withdrawn_tokens })
     }
 
     pub(crate) async fn grant_role(&self, name: &OperatorName, grant: &Grant) -> Result<Operator, Error> {

@@ -1,15 +1,17 @@
 //! The change stream of one node: what differs from what it has at once, and again whenever it differs.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use futures::stream::{self, Stream};
 use jiff::Timestamp;
-use secretfs_wire::Labels;
 use secretfs_wire::stream::Follow;
+use secretfs_wire::{Action, Labels};
 use serde::Serialize;
 use serde_json::value::RawValue;
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
@@ -17,7 +19,8 @@ use super::changes::{Feed, Place, View};
 use super::instances::Speaker;
 use super::presence::Present;
 use super::{App, now};
-use crate::authn::NodeIdentity;
+use crate::authn::{Identity, NodeIdentity};
+use crate::authz::Resource;
 use crate::error::Error;
 use crate::store::StoreError;
 
@@ -29,6 +32,9 @@ struct Follower {
     feed: Arc<Feed>,
     place: Place,
     present: Present,
+    /// From where it follows, and word of other policies, which may not let it.
+    address: IpAddr,
+    policies: watch::Receiver<()>,
     /// Cancelled when the connection that it is on is to be left.
     leave: CancellationToken,
     /// The number of the next message.
@@ -53,7 +59,7 @@ struct Message<'a> {
 
 impl App {
     /// Follows what a node may see, line by line, until its certificate ends, it is no longer served,
-    /// its connection is to be left, or the manager stops.
+    /// policies forbid it, its connection is to be left, or the manager stops.
     pub(crate) async fn follow(
         self: &Arc<Self>,
         node: NodeIdentity,
@@ -64,6 +70,9 @@ impl App {
         // Both before anything is read: a change in between is found again, never missed.
         let feed = self.changes.feed(&node.environment);
         let (place, present) = (feed.place(), self.presence.enter(node.id, speaker));
+        let mut policies = self.authorizer.changes();
+        // They may have changed since this request was let in.
+        policies.mark_changed();
         // If another daemon came while this one was on its way here, its stream was not there to be ended.
         if self.instances.is_replaced(node.id, speaker) {
             speaker.connection.leave.cancel();
@@ -82,6 +91,8 @@ impl App {
             feed,
             place,
             present,
+            address: speaker.address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
+            policies,
             leave: speaker.connection.leave.clone(),
             sequence: 0,
             first: Some(told.against(follow)),
@@ -110,6 +121,7 @@ impl Follower {
                 () = self.app.stopping.cancelled() => return None,
                 () = sleep_until(self.until) => return None,
                 () = self.leave.cancelled() => return None,
+                Ok(()) = self.policies.changed() => self.ask_again()?,
                 () = self.present.touched() => self.labels = self.read_labels().await?,
                 () = self.place.changed() => {}
                 () = sleep_until(heartbeat) => return Some(self.line(None)),
@@ -134,6 +146,25 @@ impl Follower {
     async fn read_labels(&self) -> Option<Labels> {
         let labels = self.app.store.node_labels(&self.node.environment, self.node.id).await;
         labels.map_err(|error| self.ends(&error)).ok()?
+    }
+
+    /// Puts the question anew that this stream was let in by. `None` ends the stream: the node asks again,
+    /// and that is refused and on record.
+    fn ask_again(&self) -> Option<()> {
+        let identity = Identity::Node(self.node.clone());
+        let (action, about) = (Action::NodeFollow, Resource::default());
+        match self.app.authorizer.decide(&identity, action, &about, self.address) {
+            Ok(decision) if decision.is_allowed() => Some(()),
+            Ok(decision) => {
+                let policies = decision.policies.join(" ");
+                tracing::warn!(%identity, address = %self.address, policies, "a change stream ends: refused");
+                None
+            }
+            Err(error) => {
+                tracing::error!(%error, %identity, "a change stream ends");
+                None
+            }
+        }
     }
 
     fn ends(&self, error: &StoreError) {

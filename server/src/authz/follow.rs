@@ -68,5 +68,6 @@ impl Authorizer {
             }
         };
         self.policies.store(Arc::new(next));
+        self.changes.send_replace(());
     }
 }

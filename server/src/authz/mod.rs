@@ -21,6 +21,7 @@ use cedar_policy::{Authorizer as Engine, Effect, PolicyId, PolicySet};
 use secretfs_wire::api::{PoliciesInForce, Policy, PolicyEffect};
 use secretfs_wire::audit::Object;
 use secretfs_wire::{Action, EnvironmentName};
+use tokio::sync::watch;
 
 use crate::authn::Identity;
 use crate::error::{Cause, Error};
@@ -39,6 +40,8 @@ pub(crate) struct Authorizer {
     model: &'static Model,
     engine: Engine,
     policies: ArcSwap<Policies>,
+    /// Told each time when other policies count.
+    changes: watch::Sender<()>,
 }
 
 /// The policies that count at one moment.
@@ -100,13 +103,19 @@ impl Authorizer {
         let own = directory.map(OwnPolicies::read).transpose()?.unwrap_or_default();
         let model = Model::get();
         let policies = ArcSwap::from_pointee(Policies::new(model, own)?);
-        Ok(Self { model, engine: Engine::new(), policies })
+        Ok(Self { model, engine: Engine::new(), policies, changes: watch::Sender::new(()) })
     }
 
     /// The policies that count now.
     pub(crate) fn in_force(&self) -> PoliciesInForce {
         let policies = self.policies.load();
         PoliciesInForce { policies: policies.described.clone(), problem: policies.problem.clone() }
+    }
+
+    /// Hears when other policies count: whoever was let in for long has to be decided about anew. What
+    /// counts from before this call on is not told.
+    pub(crate) fn changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
     }
 
     /// Decides whether somebody may do something, from somewhere.

@@ -14,7 +14,9 @@ use rcgen::{
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use secretfs_wire::audit::{CaBundle, KEY_PURPOSE, subject_uri};
-use secretfs_wire::{CLOCK_TOLERANCE, CaPin, ChainId, OperatorId, OperatorName};
+use secretfs_wire::{
+    CLOCK_TOLERANCE, CaPin, ChainId, EnvironmentName, NodeId, NodeName, OperatorId, OperatorName,
+};
 use zeroize::Zeroizing;
 
 pub(crate) use peer::{PeerCertificate, Subject, UnknownSubject};
@@ -173,16 +175,19 @@ impl Authority {
         self.issue_client(&subject, request.public_key(), now, lifetime)
     }
 
-    /// A certificate as PEM for a node that proved to have the key, and when it ends. Names are the
-    /// manager's to say; nothing else is taken from the request.
+    /// The same for a node. Each of both takes what makes such a subject and no other: no mistake on a
+    /// node's way can issue an operator's certificate.
     pub(crate) fn issue_node(
         &self,
-        subject: &Subject,
+        environment: &EnvironmentName,
+        name: &NodeName,
+        id: NodeId,
         request: &CertificateRequest,
         now: Timestamp,
         lifetime: Duration,
     ) -> Result<(String, Timestamp), CaError> {
-        self.issue_client(subject, request.public_key(), now, lifetime)
+        let subject = Subject::Node { environment: environment.clone(), name: name.clone(), id };
+        self.issue_client(&subject, request.public_key(), now, lifetime)
     }
 
     fn issue_client(

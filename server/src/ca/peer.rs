@@ -106,21 +106,19 @@ mod tests {
         let now = Timestamp::now();
         let (authority, pkcs8) = Authority::create(now).expect("a CA");
         let authority = Authority::load(authority.pem().to_owned(), &pkcs8).expect("the CA again");
-        let subject = Subject::Node {
-            environment: "prod".parse().expect("name"),
-            name: "node-a".parse().expect("name"),
-            id: NodeId::random(),
-        };
+        let (environment, name) = ("prod".parse().expect("name"), "node-a".parse().expect("name"));
+        let id = NodeId::random();
         let key = rcgen::KeyPair::generate().expect("key");
         // The request asks for other names, in vain.
         let asked = rcgen::CertificateParams::new(vec!["root".to_owned()]).expect("params");
         let request = asked.serialize_request(&key).expect("request").pem().expect("PEM");
         let request = CertificateRequest::from_pem(&request).expect("request");
-        let (pem, expires) =
-            authority.issue_node(&subject, &request, now, Duration::from_secs(60)).expect("certificate");
+        let (pem, expires) = authority
+            .issue_node(&environment, &name, id, &request, now, Duration::from_secs(60))
+            .expect("certificate");
         let der = CertificateDer::from_pem_slice(pem.as_bytes()).expect("certificate");
         let peer = PeerCertificate::from_der(&der).expect("a peer");
-        assert_eq!(peer.subject, subject);
+        assert_eq!(peer.subject, Subject::Node { environment, name, id });
         assert_eq!((peer.not_after, expires.as_second()), (expires, now.as_second() + 60));
     }
 
@@ -142,8 +140,10 @@ mod tests {
         let (name, lifetime) = ("o".parse().expect("name"), Duration::from_secs(60));
         let (operator, _) =
             authority.issue_operator(&name, None, &request, now, lifetime).expect("a certificate");
-        let subject = Subject::Operator { name, id: None };
-        let (node, _) = authority.issue_node(&subject, &request, now, lifetime).expect("a certificate");
+        let (environment, name) = ("prod".parse().expect("name"), "n".parse().expect("name"));
+        let (node, _) = authority
+            .issue_node(&environment, &name, NodeId::random(), &request, now, lifetime)
+            .expect("a certificate");
         let [operator, node] =
             [operator, node].map(|pem| CertificateDer::from_pem_slice(pem.as_bytes()).expect("one"));
         for certificate in [&authority.bundle()[0], &server.chain[0], &operator, &node] {

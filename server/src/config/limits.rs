@@ -25,6 +25,11 @@ pub struct RawLimitsConfig {
     pub operator_requests: Option<u32>,
     /// How many they may make at once. Default: 5000.
     pub operator_burst: Option<u32>,
+    /// How many connections without a client certificate there may be. Default: a tenth of all.
+    pub anonymous_connections: Option<usize>,
+    /// How many of them a network may have, and as many whose handshake is not over. Default: a hundredth
+    /// of all.
+    pub anonymous_connections_per_network: Option<usize>,
 }
 
 /// Checked limits.
@@ -38,6 +43,10 @@ pub struct LimitsConfig {
     pub node: RequestRate,
     /// What an operator may ask for.
     pub operator: RequestRate,
+    /// How many connections without a client certificate there may be.
+    pub anonymous_connections: usize,
+    /// How many of them a network may have, and as many whose handshake is not over.
+    pub anonymous_connections_per_network: usize,
 }
 
 /// How many requests one caller may make.
@@ -50,8 +59,8 @@ pub struct RequestRate {
 }
 
 impl RawLimitsConfig {
-    /// Checks each limit.
-    pub(super) fn check(self) -> Result<LimitsConfig, InvalidConfig> {
+    /// Checks each limit. Those of connections are parts of what there may be altogether.
+    pub(super) fn check(self, max_connections: usize) -> Result<LimitsConfig, InvalidConfig> {
         let failure_wait =
             parsed("limits.failure_wait", self.failure_wait.unwrap_or_else(|| "1m".to_owned()))?;
         if !(MILLISECOND..=HOUR).contains(&failure_wait) {
@@ -68,6 +77,16 @@ impl RawLimitsConfig {
                 per_second: number("limits.operator_requests", self.operator_requests, 500)?,
                 burst: number("limits.operator_burst", self.operator_burst, 5000)?,
             },
+            anonymous_connections: part(
+                "limits.anonymous_connections",
+                self.anonymous_connections.unwrap_or((max_connections / 10).max(1)),
+                max_connections,
+            )?,
+            anonymous_connections_per_network: part(
+                "limits.anonymous_connections_per_network",
+                self.anonymous_connections_per_network.unwrap_or((max_connections / 100).max(1)),
+                max_connections,
+            )?,
         })
     }
 }
@@ -77,14 +96,23 @@ fn number(setting: &'static str, given: Option<u32>, default: u32) -> Result<Non
         .ok_or(InvalidConfig::OutOfRange { setting, range: "at least 1" })
 }
 
+/// Half of all at most: the rest is for whoever has a certificate.
+fn part(setting: &'static str, given: usize, max_connections: usize) -> Result<usize, InvalidConfig> {
+    if !(1..=(max_connections / 2).max(1)).contains(&given) {
+        return Err(InvalidConfig::OutOfRange { setting, range: "1 to half of max_connections" });
+    }
+    Ok(given)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn nothing_is_without_a_limit() {
-        let limits = RawLimitsConfig::default().check().expect("the defaults");
+        let limits = RawLimitsConfig::default().check(10_000).expect("the defaults");
         assert_eq!((limits.failures, limits.node.burst.get()), (5, 5000));
+        assert_eq!((limits.anonymous_connections, limits.anonymous_connections_per_network), (1000, 100));
         for (raw, setting) in [
             (RawLimitsConfig { node_requests: Some(0), ..Default::default() }, "limits.node_requests"),
             (RawLimitsConfig { operator_burst: Some(0), ..Default::default() }, "limits.operator_burst"),
@@ -92,8 +120,16 @@ mod tests {
                 RawLimitsConfig { failure_wait: Some("2h".into()), ..Default::default() },
                 "limits.failure_wait",
             ),
+            (
+                RawLimitsConfig { anonymous_connections: Some(5001), ..Default::default() },
+                "limits.anonymous_connections",
+            ),
+            (
+                RawLimitsConfig { anonymous_connections_per_network: Some(0), ..Default::default() },
+                "limits.anonymous_connections_per_network",
+            ),
         ] {
-            let error = raw.check().expect_err("no limit").to_string();
+            let error = raw.check(10_000).expect_err("no limit").to_string();
             assert!(error.starts_with(setting), "{error}");
         }
     }

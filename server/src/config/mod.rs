@@ -230,6 +230,7 @@ impl RawConfig {
         let listen = self.listen.unwrap_or(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 7443)));
         let names = names(self.names)?;
         let data_dir = self.data_dir.unwrap_or_else(|| PathBuf::from("/var/lib/secretfs/manager"));
+        let max_connections = within("max_connections", self.max_connections.unwrap_or(10_000), 1_000_000)?;
         Ok(Config {
             unlock_key_file: self.unlock_key_file.unwrap_or_else(|| data_dir.join("unlock.key")),
             unlock_credential: credential(self.unlock_credential)?,
@@ -259,9 +260,9 @@ impl RawConfig {
                 "1s",
             )?,
             audit_key_lifetime: duration("audit_key_lifetime", self.audit_key_lifetime, "90d")?,
-            max_connections: within("max_connections", self.max_connections.unwrap_or(10_000), 1_000_000)?,
+            max_connections,
             max_streams: within("max_streams", self.max_streams.unwrap_or(256), 100_000)?,
-            limits: self.limits.unwrap_or_default().check()?,
+            limits: self.limits.unwrap_or_default().check(max_connections)?,
             policies: self.policies,
             vault: self.vault.map(RawVaultConfig::check).transpose()?,
             pkcs11: self.pkcs11.map(RawPkcs11Config::check).transpose()?,

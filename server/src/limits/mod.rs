@@ -5,10 +5,11 @@
 //! asking, takes the manager from the others or fills its log.
 
 mod failures;
+mod newcomers;
 mod refusals;
 mod requests;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
 use crate::ca::Subject;
@@ -18,6 +19,7 @@ use failures::Failures;
 use refusals::Refusals;
 use requests::RequestLimit;
 
+pub(crate) use newcomers::{Newcomers, Place};
 pub(crate) use refusals::Refused;
 
 /// What is limited.
@@ -104,5 +106,30 @@ impl Limits {
     /// What was refused.
     pub(crate) fn refusals(&self) -> &Refusals {
         &self.refusals
+    }
+}
+
+/// What counts as one address: whoever has one of IPv6 has at least a /64 of them.
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(address) => address.into(),
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (!0 << 64)).into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(text: &str) -> IpAddr {
+        text.parse().expect("an address")
+    }
+
+    #[test]
+    fn a_network_of_ipv6_is_one_address() {
+        assert_eq!(network(address("2001:db8:1:2:3:4:5:6")), address("2001:db8:1:2::"));
+        assert_ne!(network(address("2001:db8:1:3::1")), address("2001:db8:1:2::"));
+        assert_eq!(network(address("192.0.2.1")), address("192.0.2.1"));
+        assert_eq!(network(address("::ffff:192.0.2.1")), address("192.0.2.1"));
     }
 }

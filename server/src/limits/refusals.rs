@@ -6,8 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use jiff::Timestamp;
 
-use super::failures::network;
-use super::{Limit, Limited};
+use super::{Limit, Limited, network};
 
 /// How many callers are told apart between two reports; the others are counted together.
 const MOST: usize = 1000;

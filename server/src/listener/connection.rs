@@ -1,3 +1,4 @@
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -15,21 +16,35 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 use super::certificates::H2;
+use super::idle::Requests;
 use crate::ca::{PeerCertificate, UnknownSubject};
+use crate::limits::{Newcomers, Place};
 
 /// A peer that answers no ping for this long is gone.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(20);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_HEADER_BYTES: u32 = 16 * 1024;
+/// How long a peer may take to take note that its connection ends on which nothing is under way.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// What one connection needs.
 pub(super) struct Connection {
     pub(super) tls: Arc<ServerConfig>,
     pub(super) router: Router,
+    pub(super) address: IpAddr,
+    /// As long as its handshake takes.
+    pub(super) place: Place,
+    pub(super) newcomers: Newcomers,
+    pub(super) failed_handshakes: Counter<u64, AtomicU64>,
+    pub(super) refused: Counter<u64, AtomicU64>,
+    pub(super) http: Http,
+}
+
+/// How requests are answered on it.
+pub(super) struct Http {
     pub(super) handshake_timeout: Duration,
     pub(super) max_streams: u32,
-    pub(super) failed_handshakes: Counter<u64, AtomicU64>,
-    /// Cancelled when nothing new is to be begun on it.
+    /// Cancelled when nothing new is to be begun.
     pub(super) leave: CancellationToken,
 }
 
@@ -39,8 +54,8 @@ impl Connection {
         // Small answers must not wait for more; where it cannot be set, they do.
         let _ = stream.set_nodelay(true);
         let handshake = TlsAcceptor::from(Arc::clone(&self.tls)).accept(stream);
-        let handshake = timeout(self.handshake_timeout, handshake);
-        let Some(handshake) = self.leave.run_until_cancelled(handshake).await else { return };
+        let handshake = timeout(self.http.handshake_timeout, handshake);
+        let Some(handshake) = self.http.leave.run_until_cancelled(handshake).await else { return };
         let stream = match handshake {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => {
@@ -55,13 +70,31 @@ impl Connection {
             }
         };
         match peer(&stream) {
-            Ok(Some(peer)) => self.answer(stream, self.router.clone().layer(Extension(peer))).await,
-            Ok(None) => self.answer(stream, self.router.clone()).await,
+            Ok(Some(peer)) => {
+                drop(self.place);
+                let router = self.router.layer(Extension(peer));
+                self.http.answer(stream, router, std::future::pending()).await;
+            }
+            Ok(None) => {
+                drop(self.place);
+                let Some(_anonymous) = self.newcomers.stay(self.address) else {
+                    self.refused.inc();
+                    tracing::debug!(address = %self.address, "too many connections without a certificate");
+                    return;
+                };
+                let requests = Requests::default();
+                let router = requests.count(self.router);
+                let idle = requests.cease(self.http.handshake_timeout);
+                self.http.answer(stream, router, idle).await;
+            }
             Err(error) => tracing::warn!(%error, "a connection is refused"),
         }
     }
+}
 
-    async fn answer(&self, stream: TlsStream<TcpStream>, router: Router) {
+impl Http {
+    /// Answers requests until the peer has no more, nothing new is to be begun, or `idle` is over.
+    async fn answer(self, stream: TlsStream<TcpStream>, router: Router, idle: impl Future<Output = ()>) {
         let is_h2 = stream.get_ref().1.alpn_protocol() == Some(H2);
         let mut server = auto::Builder::new(TokioExecutor::new());
         server
@@ -83,6 +116,10 @@ impl Connection {
             () = self.leave.cancelled() => {
                 connection.as_mut().graceful_shutdown();
                 connection.await
+            }
+            () = idle => {
+                connection.as_mut().graceful_shutdown();
+                timeout(FAREWELL, connection).await.unwrap_or(Ok(()))
             }
         };
         if let Err(error) = result {

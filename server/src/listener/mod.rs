@@ -2,6 +2,9 @@
 
 mod certificates;
 mod connection;
+mod idle;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -17,11 +20,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::Config;
+use crate::limits::Newcomers;
 use crate::metrics::Metrics;
 
 pub(crate) use certificates::{Certificates, TlsError, untrusted};
 
-use connection::Connection;
+use connection::{Connection, Http};
 
 /// How long to leave the listener alone when the system has no descriptors left: they come back
 /// when connections close, not sooner because we ask again.
@@ -79,18 +83,30 @@ impl OpenConnections {
     ) {
         let Service { tls, router, config, metrics } = service;
         let room = Arc::new(Semaphore::new(config.max_connections));
+        let newcomers = Newcomers::new(&config.limits);
         while let Some((stream, address, permit)) = next(listener, &room, shutdown).await {
+            // An IPv4 address that came in on an IPv6 socket is one all the same.
+            let address = address.ip().to_canonical();
+            let Some(place) = newcomers.begin(address) else {
+                metrics.refused_connections.inc();
+                tracing::debug!(%address, "too many handshakes of one network; a connection is closed");
+                continue;
+            };
             let peer = PeerConnection { leave: shutdown.child_token(), ..PeerConnection::now() };
             let leave = peer.leave.clone();
-            // An IPv4 address that came in on an IPv6 socket is one all the same.
-            let address = PeerAddress(address.ip().to_canonical());
             let connection = Connection {
                 tls: Arc::clone(&tls.borrow()),
-                router: router.clone().layer(Extension(address)).layer(Extension(peer)),
-                handshake_timeout: config.handshake_timeout,
-                max_streams: config.max_streams,
+                router: router.clone().layer(Extension(PeerAddress(address))).layer(Extension(peer)),
+                address,
+                place,
+                newcomers: newcomers.clone(),
                 failed_handshakes: metrics.failed_handshakes.clone(),
-                leave,
+                refused: metrics.refused_connections.clone(),
+                http: Http {
+                    handshake_timeout: config.handshake_timeout,
+                    max_streams: config.max_streams,
+                    leave,
+                },
             };
             let (gauge, abandon) = (metrics.connections.clone(), self.abandon.clone());
             self.open.spawn(async move {

@@ -16,8 +16,9 @@ mod secrets;
 mod services;
 mod sqlite;
 mod templates;
+mod tokens;
 
-use secretfs_wire::{KeyFingerprint, KeyReference, ServiceName, TargetName};
+use secretfs_wire::{KeyFingerprint, KeyReference, ServiceName, TargetName, TokenId};
 
 use crate::error::Cause;
 
@@ -28,7 +29,7 @@ pub(crate) use audit::{
 };
 pub(crate) use environments::Environments;
 pub(crate) use keys::{KeyRecord, KeyUse, Keys, OutdatedKey, Rewrap};
-pub(crate) use nodes::{NewNode, NewToken, NodeRecord, Nodes};
+pub(crate) use nodes::{NewNode, NodeRecord, Nodes};
 pub(crate) use operators::{NewEnrolment, NewOperator, Operators};
 pub(crate) use publication::{Publication, Published};
 #[cfg(test)]
@@ -37,15 +38,25 @@ pub(crate) use secrets::{Delivery, NewSecret, NewVersion, Secrets};
 pub(crate) use services::Services;
 pub(crate) use sqlite::{Sqlite, SqliteAudit};
 pub(crate) use templates::{NewTemplate, Templates};
+pub(crate) use tokens::{NewToken, OpenToken, Tokens};
 
 /// A database that the manager can live on.
 pub(crate) trait Store:
-    Environments + Operators + Keys + Secrets + Services + Templates + Nodes + Publication + AuditMark
+    Environments + Operators + Keys + Secrets + Services + Templates + Nodes + Tokens + Publication + AuditMark
 {
 }
 
 impl<S> Store for S where
-    S: Environments + Operators + Keys + Secrets + Services + Templates + Nodes + Publication + AuditMark
+    S: Environments
+        + Operators
+        + Keys
+        + Secrets
+        + Services
+        + Templates
+        + Nodes
+        + Tokens
+        + Publication
+        + AuditMark
 {
 }
 
@@ -68,6 +79,8 @@ pub(crate) enum StoreError {
     InTemplates { name: String, by: Vec<TargetName> },
     #[error("node {name} is revoked")]
     Revoked { name: String },
+    #[error("the certificate of node {name} ended while it waited")]
+    CertificateEnded { name: String },
     #[error("node {name} has another fingerprint: {fingerprint}")]
     OtherFingerprint { name: String, fingerprint: KeyFingerprint },
     #[error("secret {name} has been changed meanwhile")]
@@ -80,6 +93,8 @@ pub(crate) enum StoreError {
     KeyRetired { key: KeyReference, version: u64 },
     #[error("the token is not good")]
     TokenRefused,
+    #[error("node {node} has joined with token {id}")]
+    TokenUsed { id: TokenId, node: String },
     #[error("operator {name} is the last one who can administer everything")]
     LastAdmin { name: String },
     #[error("operator {name} does not have roles in environment {environment} alone")]

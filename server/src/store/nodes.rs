@@ -2,7 +2,7 @@ use std::net::IpAddr;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use secretfs_wire::api::{ChangeLabels, Duplicate, NodeState, Token};
+use secretfs_wire::api::{ChangeLabels, Duplicate, NodeState};
 use secretfs_wire::{EnvironmentName, HostFacts, KeyFingerprint, Labels, NodeId, NodeName, ServiceName};
 
 use super::StoreError;
@@ -40,33 +40,11 @@ pub(crate) struct NodeRecord {
     pub(crate) duplicate: Option<Duplicate>,
 }
 
-/// A join token to be remembered by the SHA-256 of its secret part.
-pub(crate) struct NewToken {
-    pub(crate) digest: [u8; 32],
-    pub(crate) approval: bool,
-    pub(crate) labels: Labels,
-    pub(crate) created: Timestamp,
-    pub(crate) expires: Timestamp,
-}
-
-/// Nodes, and the tokens that they join with.
+/// Nodes, and how they join.
 #[async_trait]
 pub(crate) trait Nodes: Send + Sync {
-    /// The newest first.
-    async fn tokens(&self, environment: &EnvironmentName, now: Timestamp) -> Result<Vec<Token>, StoreError>;
-
-    /// Tokens that ended more than 30 days ago are forgotten on the way.
-    async fn create_token(&self, environment: &EnvironmentName, new: NewToken) -> Result<(), StoreError>;
-
-    /// The environment of a token that is still good, so that a certificate can be made out.
-    async fn token_environment(
-        &self,
-        digest: &[u8; 32],
-        now: Timestamp,
-    ) -> Result<EnvironmentName, StoreError>;
-
-    /// Uses a token up and creates the node, both or neither. The name of a revoked node is free;
-    /// that of any other is not.
+    /// Uses a token up and creates the node, both or neither. The name has to be the token's, if that is
+    /// for one. The name of a revoked node is free; that of any other is not.
     async fn join(&self, digest: &[u8; 32], node: NewNode, now: Timestamp) -> Result<NodeRecord, StoreError>;
 
     /// By name.
@@ -85,13 +63,15 @@ pub(crate) trait Nodes: Send + Sync {
     /// SubjectPublicKeyInfo DER.
     async fn envelope_key(&self, id: NodeId) -> Result<Option<Vec<u8>>, StoreError>;
 
-    /// Makes a pending node active; an active one stays so, and a revoked one is refused. It is no
-    /// duplicate any more. Refused when its key has another fingerprint than the one that is given.
+    /// Makes a pending node active; an active one stays so, and a revoked one is refused, as is one whose
+    /// certificate ended while it waited. It is no duplicate any more. Refused when its key has another
+    /// fingerprint than the one that is given.
     async fn approve(
         &self,
         environment: &EnvironmentName,
         name: &NodeName,
         fingerprint: Option<KeyFingerprint>,
+        now: Timestamp,
     ) -> Result<NodeRecord, StoreError>;
 
     /// Notes that several daemons speak as a node. Since when stays what it was if that was known.

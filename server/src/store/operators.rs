@@ -48,13 +48,14 @@ pub(crate) trait Operators: Send + Sync {
 
     async fn operator(&self, name: &OperatorName, now: Timestamp) -> Result<Operator, StoreError>;
 
-    /// Refuses the last one who can act as an administrator of everything.
+    /// Refuses the last one who can act as an administrator of everything. The join tokens that the
+    /// operator has made, in any environment, and nobody has used go with them; how many these were.
     async fn remove_operator(
         &self,
         name: &OperatorName,
         scope: Option<&EnvironmentName>,
         now: Timestamp,
-    ) -> Result<(), StoreError>;
+    ) -> Result<u64, StoreError>;
 
     /// Gives a role that the operator may have already. An open enrolment that was made for one
     /// environment is worthless once there is a role elsewhere: whoever made it could not give that.

@@ -115,6 +115,8 @@ actions! {
     TokenList = "token.list",
     /// Makes a join token.
     TokenCreate = "token.create",
+    /// Withdraws a join token.
+    TokenRemove = "token.remove",
 
     /// Lists operators and their roles.
     OperatorList = "operator.list",

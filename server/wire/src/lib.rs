@@ -23,6 +23,7 @@ mod secret;
 pub mod stream;
 pub mod template;
 mod token;
+mod token_id;
 
 /// How far the clock of a node or an operator may be behind the manager's: certificates are valid from so
 /// long before they are issued.
@@ -42,3 +43,4 @@ pub use ownership::{InvalidMode, Mode, Ownership};
 pub use role::{Grant, Role, UnknownRole};
 pub use secret::{InvalidSecretSize, SECRET_MAX_BYTES, SecretBytes};
 pub use token::{CaPin, EnrolmentToken, InvalidToken, InvalidTokenSecret, JoinToken, TokenSecret};
+pub use token_id::{InvalidTokenId, TokenId};

@@ -14,7 +14,7 @@ pub(super) fn node(node: &Node) -> String {
         line("Connected", if node.connected { "yes" } else { "no" }),
         line("Fingerprint", &node.fingerprint.to_string()),
         line("Joined", &joined(node)),
-        line("Certificate", &format!("ends {}", output::time(node.certificate_expires))),
+        line("Certificate", &certificate(node)),
         line("Labels", &output::or_dash(node.labels.to_string())),
         line("Services", &output::or_dash(services.join(", "))),
     ];
@@ -48,23 +48,41 @@ pub(super) fn attention(node: &Node) -> Option<String> {
     if node.duplicate.is_some() {
         return Some(format!("{name}: several daemons speak as this node; see secretfs node inspect {name}"));
     }
-    (node.state == NodeState::Pending).then(|| {
-        format!(
+    (node.state == NodeState::Pending).then(|| match node.certificate_ended {
+        true => format!(
+            "{name} waits for approval, and its certificate has ended. To let that host join again:\n  \
+             secretfs node rm {name}"
+        ),
+        false => format!(
             "{name} waits for approval. If `secretfs node status` on that host shows this fingerprint:\n  \
              secretfs node approve {name} --fingerprint {}",
             node.fingerprint
-        )
+        ),
     })
 }
 
 /// The state, so that what needs somebody catches the eye.
 pub(super) fn state(node: &Node) -> String {
-    let state = match node.state {
+    let mut words = vec![match node.state {
         NodeState::Pending => "PENDING",
         NodeState::Active => "active",
         NodeState::Revoked => "revoked",
-    };
-    if node.duplicate.is_some() { format!("{state}, DUPLICATE") } else { state.to_owned() }
+    }];
+    if node.certificate_ended && node.state != NodeState::Revoked {
+        words.push("EXPIRED");
+    }
+    if node.duplicate.is_some() {
+        words.push("DUPLICATE");
+    }
+    words.join(", ")
+}
+
+fn certificate(node: &Node) -> String {
+    let time = output::time(node.certificate_expires);
+    match node.certificate_ended {
+        true => format!("ended {time}; the host has to join again"),
+        false => format!("ends {time}"),
+    }
 }
 
 fn joined(node: &Node) -> String {

@@ -50,7 +50,7 @@ pub(in crate::cli) struct JoinArgs {
     /// The token from `secretfs node token create`, or `-` to read it from standard input
     #[arg(long, env = "SECRETFS_JOIN_TOKEN", hide_env_values = true)]
     token: String,
-    /// The node's name [default: the host's]
+    /// The node's name [default: the token's if it is for one, else the host's]
     #[arg(long)]
     name: Option<NodeName>,
     #[command(flatten)]
@@ -132,13 +132,10 @@ async fn join(args: JoinArgs, global: &Global, file: ConfigFile) -> Result<(), F
     let token: JoinToken = token::read(&args.token)?
         .parse()
         .map_err(|error: secretfs_wire::InvalidToken| Failure::usage(error.to_string()))?;
-    let name = match args.name {
-        Some(name) => name,
-        None => host_name()?,
-    };
-    let manager = args.url.clone();
+    let options =
+        node::JoinOptions { manager: args.url.clone(), token, name: args.name, fallback_name: host_name() };
     let (identity, node::JoinOutcome { state: joined, clock_ahead, fingerprint }) =
-        node::join(node::JoinOptions { manager, token, name }).await.map_err(|error| match error {
+        node::join(options).await.map_err(|error| match error {
             node::JoinError::Manager(error) => error.into(),
             error => Failure::from_error(&error),
         })?;
@@ -164,11 +161,9 @@ async fn join(args: JoinArgs, global: &Global, file: ConfigFile) -> Result<(), F
     Ok(output::one(global, &told, &text)?)
 }
 
-fn host_name() -> Result<NodeName, Failure> {
-    let uname = rustix::system::uname();
-    let name = uname.nodename().to_string_lossy();
-    name.parse()
-        .map_err(|error| Failure::usage(format!("the host's name cannot be the node's: {error}; add --name")))
+/// The host's name, if a node can have it.
+fn host_name() -> Option<NodeName> {
+    rustix::system::uname().nodename().to_str().ok()?.parse().ok()
 }
 
 /// Becomes the holder. Nothing of this process is left in it: neither memory nor arguments.

@@ -2,17 +2,16 @@ mod describe;
 mod host;
 mod metrics;
 mod status;
-
-use std::time::Duration;
+mod token;
 
 use clap::{Args, Subcommand};
-use secretfs_wire::api::{ApproveNode, ChangeLabels, CreateToken, Node, Token};
-use secretfs_wire::{KeyFingerprint, Labels, NodeName, ServiceName};
+use secretfs_wire::api::{ApproveNode, ChangeLabels, Node};
+use secretfs_wire::{KeyFingerprint, NodeName, ServiceName};
 
 use super::config::ConfigFile;
 use super::connect::Operator;
 use super::error::Failure;
-use super::{Global, labels, output};
+use super::{Global, output};
 
 /// Nodes: join, run, approve, revoke.
 #[derive(Debug, Subcommand)]
@@ -28,7 +27,7 @@ pub(super) enum NodeCommand {
 pub(super) enum OperatorCommand {
     /// Join tokens, each for one node
     #[command(subcommand)]
-    Token(TokenCommand),
+    Token(token::TokenCommand),
     /// List the nodes of the environment
     #[command(after_help = "Example:\n  secretfs node ls --json")]
     Ls,
@@ -61,27 +60,6 @@ pub(super) enum OperatorCommand {
     },
 }
 
-/// Join tokens.
-#[derive(Debug, Subcommand)]
-pub(super) enum TokenCommand {
-    /// Create a token that joins one node, once
-    #[command(after_help = "Example:\n  secretfs node token create --ttl 10m --label role=web")]
-    Create {
-        /// How long it is good for
-        #[arg(long, default_value = "10m", value_parser = humantime::parse_duration)]
-        ttl: Duration,
-        /// Let the node wait for `secretfs node approve`
-        #[arg(long)]
-        approval: bool,
-        /// A label that the node has from the start; may be given several times
-        #[arg(long = "label", value_name = "KEY=VALUE")]
-        labels: Vec<Labels>,
-    },
-    /// List tokens, never the tokens themselves
-    #[command(after_help = "Example:\n  secretfs node token ls --json")]
-    Ls,
-}
-
 #[derive(Debug, Args)]
 pub(super) struct Named {
     /// Its name
@@ -99,24 +77,7 @@ async fn operate(command: OperatorCommand, global: &Global, file: &ConfigFile) -
     let operator = Operator::new(global, file)?;
     let environment = operator.environment()?;
     match command {
-        OperatorCommand::Token(TokenCommand::Create { ttl, approval, labels }) => {
-            let labels = labels::merge(&labels)?;
-            let request = CreateToken { ttl_seconds: ttl.as_secs(), approval, labels };
-            let created = environment.create_token(&request).await?;
-            let text = format!(
-                "{}\n\nOn the new node, before {}:\n  secretfs node join {} --token {}",
-                created.token,
-                output::time(created.expires),
-                created.manager,
-                created.token
-            );
-            output::one(global, &created, &text)?;
-        }
-        OperatorCommand::Token(TokenCommand::Ls) => {
-            let tokens = environment.tokens().await?;
-            let headings = ["ID", "STATE", "APPROVAL", "USED BY", "EXPIRES"];
-            output::listing(global, headings, &tokens, token_row)?;
-        }
+        OperatorCommand::Token(command) => token::run(command, global, environment).await?,
         OperatorCommand::Ls => {
             let nodes = environment.nodes().await?;
             let headings = ["NAME", "STATE", "CONNECTED", "LABELS", "SERVICES", "CERTIFICATE ENDS"];
@@ -164,16 +125,6 @@ fn parse_change(given: &[String]) -> Result<ChangeLabels, Failure> {
         }
     }
     Ok(change)
-}
-
-fn token_row(token: &Token) -> [String; 5] {
-    [
-        token.id.clone(),
-        format!("{:?}", token.state).to_lowercase(),
-        if token.approval { "yes" } else { "no" }.to_owned(),
-        output::or_dash(token.used_by.as_ref().map(ToString::to_string).unwrap_or_default()),
-        output::time(token.expires),
-    ]
 }
 
 fn node_row(node: &Node) -> [String; 6] {

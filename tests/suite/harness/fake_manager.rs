@@ -174,10 +174,12 @@ impl State {
     fn join(&self, request: &JoinRequest) -> Joined {
         let key = STANDARD.decode(&request.envelope_key).expect("base64");
         let key = NodePublicKey::from_der(&key).expect("an RSA key");
-        *self.joined.lock().expect("no panic") = Some((request.name.clone(), key));
+        let name = request.name.clone().expect("a name");
+        *self.joined.lock().expect("no panic") = Some((name.clone(), key));
         Joined {
             id: NodeId::random(),
             environment: environment(),
+            name,
             certificate: self.authority.sign(&request.certificate_request),
             state: NodeState::Active,
         }

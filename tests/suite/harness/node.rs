@@ -133,6 +133,13 @@ impl Node {
         self.join_at(None, url, token)
     }
 
+    /// Tries to join without saying a name.
+    pub(crate) fn join_unnamed(&self, url: &str, token: &str) -> Outcome {
+        let mut command = secretfs_on(self.host.as_deref());
+        command.args(["node", "join", url, "--token", "-"]).env("SECRETFS_CONFIG", self.config());
+        finish(&mut command, token.as_bytes(), &self.logs)
+    }
+
     /// Tries to join under another clock, however it ends.
     pub(crate) fn join_at(&self, clock: Option<&str>, url: &str, token: &str) -> Outcome {
         let mut command = secretfs_on(self.host.as_deref());

@@ -52,7 +52,7 @@ pub(super) async fn authorize(
     if let Err(error) = limiting.admit() {
         return error.into_response();
     }
-    let identity = match Identity::of(peer.clone(), app.store.as_ref(), now()).await {
+    let identity = match Identity::of(peer.clone(), action, app.store.as_ref(), now()).await {
         Ok(identity) => identity,
         Err(error) => {
             let claimed = peer.as_ref().map(|peer| &peer.subject);

@@ -138,7 +138,12 @@ async fn names_in_bodies_are_on_record_and_values_are_not() {
     post("/v1/environments/prod/services/web/attachments", &json(&attach)).await;
     let assignment = Assignment::Selector("role=web".parse().expect("a selector"));
     post("/v1/environments/prod/services/web/assignments", &json(&assignment)).await;
-    let token = CreateToken { ttl_seconds: 77, approval: true, labels: Default::default() };
+    let token = CreateToken {
+        ttl_seconds: 77,
+        approval: true,
+        labels: "role=web".parse().expect("labels"),
+        name: None,
+    };
     let token = post("/v1/environments/prod/tokens", &json(&token)).await;
 
     let events = new_records(&manager, &mut seen).await;
@@ -154,10 +159,11 @@ async fn names_in_bodies_are_on_record_and_values_are_not() {
     assert_eq!(attached.secret.as_ref().map(ToString::to_string).as_deref(), Some("db"));
     assert_eq!(text(&attached.target).as_deref(), Some("password"));
     assert_eq!(done[&Action::ServiceAssign].reason.as_deref(), Some("selector role=web"));
-    assert_eq!(done[&Action::TokenCreate].reason.as_deref(), Some("for 77 seconds, with approval"));
+    let token: secretfs_wire::api::CreatedToken = token.json();
+    let gives = format!("token {}, for 77 seconds, with approval, labels role=web", token.id);
+    assert_eq!(done[&Action::TokenCreate].reason, Some(gives));
     let all = format!("{events:?}");
     assert!(!all.contains("canary"));
-    let token: secretfs_wire::api::CreatedToken = token.json();
     assert!(!all.contains(&token.token), "nor a credential");
     let verified = read(manager.send(Some(&operator), get("/v1/audit")).await).await;
     let mut verifier = Verifier::new(manager.app.authority.ca_bundle());

@@ -25,7 +25,7 @@ struct TestNode {
 }
 
 async fn token(manager: &TestManager) -> JoinToken {
-    let asked = CreateToken { ttl_seconds: 60, approval: false, labels: Default::default() };
+    let asked = CreateToken { ttl_seconds: 60, approval: false, labels: Default::default(), name: None };
     let path = "/v1/environments/prod/tokens";
     let created = manager.post(Some(&TestManager::operator()), path, &asked).await;
     created.json::<CreatedToken>().token.parse().expect("a token")
@@ -34,7 +34,8 @@ async fn token(manager: &TestManager) -> JoinToken {
 fn join_request(token: &JoinToken, name: &str, key: &NodePrivateKey) -> JoinRequest {
     JoinRequest {
         token: token.secret.expose_text().as_str().to_owned(),
-        name: name.parse().expect("a name"),
+        name: Some(name.parse().expect("a name")),
+        fallback_name: None,
         certificate_request: certificate_request(),
         envelope_key: STANDARD.encode(key.public_key().expect("a key").as_der()),
         host: Default::default(),
@@ -197,7 +198,7 @@ async fn what_a_node_sends_is_checked_before_its_token_is_used_up() {
         (JoinRequest { certificate_request: "nonsense".to_owned(), ..good() }, ErrorCode::Invalid),
         (JoinRequest { envelope_key: "bm9uc2Vuc2U=".to_owned(), ..good() }, ErrorCode::Invalid),
         (JoinRequest { token: "nonsense".to_owned(), ..good() }, ErrorCode::Unauthenticated),
-        (JoinRequest { name: "taken".parse().expect("a name"), ..good() }, ErrorCode::Conflict),
+        (JoinRequest { name: "taken".parse().ok(), ..good() }, ErrorCode::Conflict),
     ];
     for (request, code) in bad {
         assert_eq!(manager.post(None, "/v1/join", &request).await.error().code, code);

@@ -3,20 +3,26 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::StatusCode;
+use jiff::Timestamp;
 use secretfs_wire::api::{
-    CreateToken, CreatedToken, ErrorCode, INSTANCE_HEADER, JoinRequest, Joined, Node, NodeState,
+    CreateToken, CreatedToken, ErrorCode, INSTANCE_HEADER, JoinRequest, Joined, Node, NodeState, Renewed,
 };
 use secretfs_wire::envelope::NodePrivateKey;
 use secretfs_wire::{HostFact, HostFacts, InstanceId, JoinToken, KeyFingerprint};
 use serde_json::{Value, json};
 
 use crate::authn::NodeIdentity;
-use crate::testing::{Answer, TestManager, node_peer};
+use crate::testing::{Answer, TestManager, certificate, certificate_request, node_peer};
 
 const ADDRESS: &str = "192.0.2.7";
 
 async fn token(manager: &TestManager) -> JoinToken {
-    let asked = CreateToken { ttl_seconds: 60, approval: true, labels: "role=web".parse().expect("labels") };
+    let asked = CreateToken {
+        ttl_seconds: 60,
+        approval: true,
+        labels: "role=web".parse().expect("labels"),
+        name: None,
+    };
     let path = "/v1/environments/prod/tokens";
     let created = manager.post(Some(&TestManager::operator()), path, &asked).await;
     created.json::<CreatedToken>().token.parse().expect("a token")
@@ -27,7 +33,8 @@ fn request(token: &JoinToken, key: &NodePrivateKey, host: HostFacts) -> JoinRequ
     let request = rcgen::CertificateParams::default().serialize_request(&tls).expect("a request");
     JoinRequest {
         token: token.secret.expose_text().as_str().to_owned(),
-        name: "web-1".parse().expect("a name"),
+        name: Some("web-1".parse().expect("a name")),
+        fallback_name: None,
         certificate_request: request.pem().expect("PEM"),
         envelope_key: STANDARD.encode(key.public_key().expect("a key").as_der()),
         host,
@@ -189,4 +196,34 @@ async fn a_daemon_that_says_nonsense_about_itself_is_refused() {
     let answer =
         manager.post_from(Some(&node_peer(&identity)), ADDRESS, &headers, "/v1/node/usage", &body).await;
     assert_eq!(answer.0.error().code, ErrorCode::Invalid);
+}
+
+#[tokio::test]
+async fn a_node_that_waits_for_approval_keeps_its_certificate_good() {
+    let manager = TestManager::start().await;
+    let identity = manager.join("prod", "web-1", true).await;
+    let (peer, before) = (node_peer(&identity), node(&manager, "web-1").await);
+    let asked = json!({ "certificate_request": certificate_request() });
+    let answer = manager.post(Some(&peer), "/v1/node/renew", &asked).await;
+    assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
+    let renewed = certificate(&answer.json::<Renewed>().certificate);
+    assert_eq!(renewed.subject, peer.subject);
+    let after = node(&manager, "web-1").await;
+    assert_eq!((after.state, after.certificate_expires), (NodeState::Pending, renewed.not_after));
+    assert!(after.certificate_expires > before.certificate_expires);
+    let served = manager.post(Some(&peer), "/v1/node/session", &json!(null)).await;
+    assert_eq!(served.error().code, ErrorCode::PendingApproval, "and nothing else");
+}
+
+#[tokio::test]
+async fn a_node_whose_certificate_ended_while_it_waited_has_to_join_again() {
+    let manager = TestManager::start().await;
+    let identity = manager.join("prod", "web-1", true).await;
+    assert!(!node(&manager, "web-1").await.certificate_ended);
+    manager.app.store.renewed(identity.id, Timestamp::now()).await.expect("it ends");
+    assert!(node(&manager, "web-1").await.certificate_ended);
+    let refused = approve(&manager, "web-1", &json!({})).await.error();
+    assert_eq!(refused.code, ErrorCode::Conflict);
+    assert!(refused.hint.is_some_and(|hint| hint.contains("join again")));
+    assert_eq!(node(&manager, "web-1").await.state, NodeState::Pending);
 }

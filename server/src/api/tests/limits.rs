@@ -32,7 +32,7 @@ fn fail_on(manager: &TestManager, limit: Limit, address: &str) {
 }
 
 async fn good_join(manager: &TestManager) -> Value {
-    let asked = CreateToken { ttl_seconds: 60, approval: false, labels: Default::default() };
+    let asked = CreateToken { ttl_seconds: 60, approval: false, labels: Default::default(), name: None };
     let path = "/v1/environments/prod/tokens";
     let created = manager.post(Some(&TestManager::operator()), path, &asked).await;
     let token: JoinToken = created.json::<CreatedToken>().token.parse().expect("a token");

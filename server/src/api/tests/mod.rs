@@ -10,4 +10,5 @@ mod operators;
 mod policies;
 mod refusals;
 mod templates;
+mod tokens;
 mod usage;

@@ -8,13 +8,18 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use http::header::CONTENT_TYPE;
 use http::{Method, Request, StatusCode};
+use jiff::{SignedDuration, Timestamp};
+use secretfs_wire::TokenId;
 use secretfs_wire::api::Rotated;
 use serde_json::{Value, json};
 
+use crate::store::NewToken;
 use crate::testing::{Answer, TestManager, certificate_request, read};
 
 /// A number that no count, time or mode is.
 const LENGTH: usize = 7919;
+/// Of a join token that nobody has.
+const TOKEN: [u8; 32] = [0x5f; 32];
 
 /// What a secret or a key could be recognised by.
 struct Canary {
@@ -94,6 +99,16 @@ fn the_hunter_finds_what_is_planted() {
 async fn no_operator_call_answers_with_a_value_a_part_of_it_its_length_or_a_digest() {
     let manager = TestManager::start().await;
     manager.join("prod", "node-a", true).await;
+    let token = NewToken {
+        digest: TOKEN,
+        approval: false,
+        labels: Default::default(),
+        name: None,
+        created: Timestamp::now(),
+        created_by: "admin".parse().expect("a name"),
+        expires: Timestamp::now() + SignedDuration::from_hours(1),
+    };
+    manager.app.store.create_token(&"prod".parse().expect("a name"), token).await.expect("created");
     let canary = Canary::new([&b"canary"[..], &[b'%'; LENGTH - 12], b"yranac"].concat());
     let key = Canary::new(b"a-key-of-thirty-two-bytes-planted".to_vec()[..32].to_vec());
     let hunted = [&canary, &key];
@@ -151,6 +166,7 @@ async fn no_operator_call_answers_with_a_value_a_part_of_it_its_length_or_a_dige
         ("DELETE", "/v1/environments/{environment}/nodes/{node}", nothing()),
         ("POST", "/v1/environments/{environment}/tokens", ttl()),
         ("GET", "/v1/environments/{environment}/tokens", nothing()),
+        ("DELETE", "/v1/environments/{environment}/tokens/{token}", nothing()),
         ("POST", "/v1/environments/{environment}/operators/{operator}", roles()),
         ("POST", "/v1/environments/{environment}/operators/{operator}/enrolment", ttl()),
         ("PUT", "/v1/environments/{environment}/operators/{operator}/roles/{role}", nothing()),
@@ -256,6 +272,7 @@ enum Sent<'a> {
 
 async fn call(manager: &TestManager, method: &str, path: &str, sent: &Sent<'_>) -> Answer {
     let path = path.replace("{environment}", "prod").replace("{node}", "node-a").replace("{role}", "editor");
+    let path = path.replace("{token}", &TokenId::of_digest(&TOKEN).to_string());
     let path = ["{secret}", "{service}", "{target}", "{operator}", "{key}"]
         .iter()
         .fold(path, |path, parameter| path.replace(parameter, parameter.trim_matches(['{', '}'])));

@@ -1,6 +1,7 @@
 //! What a change stream says, and when it ends.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -204,4 +205,28 @@ async fn a_stream_ends_with_the_node_its_certificate_and_the_manager() {
     drop(stopped.messages);
     let node = stopped.manager.app.node(&stopped.node.environment, &stopped.node.name);
     assert!(!node.await.expect("the node").connected);
+}
+
+#[tokio::test]
+async fn a_forbid_ends_the_streams_that_it_is_about() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let manager = TestManager::start_with_policies(directory.path()).await;
+    let looking = tokio::spawn(Arc::clone(&manager.app.authorizer).follow(directory.path().to_owned()));
+    let (here, there) = (manager.join("prod", "a", false).await, manager.join("dev", "b", false).await);
+    let replica = Replica::default();
+    let (mut forbidden, _) = follow(&manager, &here, &replica, 60).await;
+    let (mut allowed, _) = follow(&manager, &there, &replica, 60).await;
+
+    let forbid = r#"@id("acme/closed") forbid (principal, action in Action::"serve", resource)
+        when { principal in Environment::"prod" };"#;
+    std::fs::write(directory.path().join("closed.cedar"), forbid).expect("a file");
+    let ended = async { while forbidden.next().await.is_some() {} };
+    timeout(DEADLINE, ended).await.expect("the stream ends");
+    for _ in 0..10 {
+        assert!(
+            timeout(DEADLINE, allowed.next()).await.expect("in time").is_some(),
+            "it is not about this one"
+        );
+    }
+    looking.abort();
 }

@@ -8,7 +8,8 @@ const SEE_NODES: &str = "environment.see node.inspect node.list token.list";
 const EDIT: &str = "secret.create secret.remove secret.rollback secret.rotate";
 const GRANT: &str = "service.assign service.attach service.create service.detach service.remove \
     service.unassign template.remove template.set";
-const ADMIT: &str = "node.approve node.label node.remove node.revoke token.create";
+const ADMIT: &str = "node.approve node.label node.remove node.revoke token.create \
+    token.remove";
 const ADMINISTER: &str = "environment.remove key.migrate key.retire key.rewrap key.rotate";
 const OVERSEE: &str = "key.list manager.metrics operator.list policy.explain policy.show";
 const MANAGE: &str = "audit.rotate environment.create key.import";

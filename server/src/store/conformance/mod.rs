@@ -19,6 +19,9 @@ use secretfs_wire::{
 use super::{NewNode, NewSecret, NewTemplate, NewToken, NewVersion, NodeRecord, Store, StoreError};
 use crate::keys::{SealedVersion, Wrapped, WrappedKey};
 
+/// An operator who has made all join tokens but a few.
+const MAKER: &str = "maker";
+
 pub(super) fn name<T: std::str::FromStr>(text: &str) -> T {
     text.parse().ok().expect("a name")
 }
@@ -42,6 +45,7 @@ pub(super) fn local(key: &str) -> KeyReference {
 
 /// Runs the suite. Each part has an environment of its own, and they leave some behind.
 pub(super) async fn check(store: &dyn Store) {
+    operators::add_maker(store, MAKER).await;
     environments(store).await;
     operators::check(store).await;
     versions(store).await;
@@ -51,6 +55,7 @@ pub(super) async fn check(store: &dyn Store) {
     visibility(store).await;
     revisions(store).await;
     tokens(store).await;
+    withdrawn_tokens(store).await;
     one_of_many_joins(store).await;
     nodes(store).await;
 }
@@ -74,7 +79,15 @@ async fn service(store: &dyn Store, environment: &EnvironmentName, text: &str) -
 
 async fn joined(store: &dyn Store, environment: &EnvironmentName, node: &str, labels: &str) -> NodeRecord {
     let digest = *NodeId::random().to_string().repeat(2).as_bytes().first_chunk().expect("32 bytes");
-    let token = NewToken { digest, approval: false, labels: name(labels), created: at(0), expires: at(100) };
+    let token = NewToken {
+        digest,
+        approval: false,
+        labels: name(labels),
+        created: at(0),
+        name: None,
+        created_by: name(MAKER),
+        expires: at(100),
+    };
     store.create_token(environment, token).await.expect("a token");
     store.join(&digest, new_node(node), at(1)).await.expect("joined")
 }
@@ -440,14 +453,16 @@ async fn tokens(store: &dyn Store) {
         approval,
         labels: name("role=web"),
         created: at(i64::from(byte)),
+        name: None,
+        created_by: name(MAKER),
         expires: expired_at,
     };
     store.create_token(&prod, token(1, true)).await.expect("a token");
     store.create_token(&prod, token(2, false)).await.expect("a token");
-    assert_eq!(store.token_environment(&[1; 32], at(0)).await.expect("good"), prod);
+    assert_eq!(store.open_token(&[1; 32], at(0)).await.expect("good").environment, prod);
 
     for (digest, when) in [([9; 32], at(0)), ([1; 32], expired_at)] {
-        let asked = store.token_environment(&digest, when).await;
+        let asked = store.open_token(&digest, when).await;
         assert!(matches!(asked, Err(StoreError::TokenRefused)), "{asked:?}");
         let refused = store.join(&digest, new_node("n"), when).await;
         assert!(matches!(refused, Err(StoreError::TokenRefused)), "{refused:?}");
@@ -456,6 +471,19 @@ async fn tokens(store: &dyn Store) {
     assert_eq!((pending.state, pending.labels.to_string()), (NodeState::Pending, "role=web".to_owned()));
     let used = store.join(&[1; 32], new_node("m"), at(1)).await;
     assert!(matches!(used, Err(StoreError::TokenRefused)), "{used:?}");
+
+    let late = store.approve(&prod, &name("n"), None, at(1000)).await;
+    assert!(matches!(late, Err(StoreError::CertificateEnded { .. })), "{late:?}");
+    assert_eq!(store.node(&prod, &name("n")).await.expect("it").state, NodeState::Pending);
+
+    // Nor does a token join another node than the one that it is for.
+    let named = NewToken { name: Some(name("db")), ..token(6, false) };
+    store.create_token(&prod, named).await.expect("a token");
+    assert_eq!(store.open_token(&[6; 32], at(1)).await.expect("good").name, Some(name("db")));
+    let other = store.join(&[6; 32], new_node("m"), at(1)).await;
+    assert!(matches!(other, Err(StoreError::TokenRefused)), "{other:?}");
+    assert_eq!(store.join(&[6; 32], new_node("db"), at(1)).await.expect("joined").name, name("db"));
+    store.remove_node(&prod, &name("db")).await.expect("removed");
 
     // A name that is taken does not cost the token.
     let taken = store.join(&[2; 32], new_node("n"), at(1)).await;
@@ -469,15 +497,61 @@ async fn tokens(store: &dyn Store) {
     store.create_token(&prod, token(4, false)).await.expect("a token");
     let listed = store.tokens(&prod, at(1)).await.expect("a list");
     let states: Vec<_> = listed.iter().map(|token| token.state).collect();
-    assert_eq!(states, [TokenState::Open, TokenState::Open, TokenState::Used, TokenState::Used]);
-    assert_eq!(listed[0].id, "040404040404");
+    let (open, used) = (TokenState::Open, TokenState::Used);
+    assert_eq!(states, [used, open, open, used, used]);
+    assert_eq!((listed[1].id, &listed[0].name), (name("040404040404"), &Some(name("db"))));
+    assert_eq!((&listed[0].labels, &listed[0].created_by), (&name("role=web"), &Some(name(MAKER))));
     let later = store.tokens(&prod, expired_at).await.expect("a list");
-    assert_eq!((later[0].state, later[3].state), (TokenState::Expired, TokenState::Used));
+    assert_eq!((later[1].state, later[3].state), (TokenState::Expired, TokenState::Used));
 
     let month_later = expired_at + SignedDuration::from_hours(30 * 24 + 1);
     let fresh = NewToken { created: month_later, expires: month_later, ..token(5, false) };
     store.create_token(&prod, fresh).await.expect("a token");
     assert_eq!(store.tokens(&prod, at(1)).await.expect("a list").len(), 1, "the old ones are forgotten");
+}
+
+async fn withdrawn_tokens(store: &dyn Store) {
+    let (here, there) =
+        (environment(store, "withdrawn-here").await, environment(store, "withdrawn-there").await);
+    let token = |byte, maker, expires| NewToken {
+        digest: [byte; 32],
+        approval: false,
+        labels: Labels::default(),
+        created: at(0),
+        name: None,
+        created_by: name(maker),
+        expires: at(expires),
+    };
+    let is_good = async |byte| store.open_token(&[byte; 32], at(10)).await.is_ok();
+    let of_nobody = store.create_token(&here, token(20, "nobody", 60)).await;
+    assert!(matches!(of_nobody, Err(StoreError::Missing { kind: "operator", .. })), "{of_nobody:?}");
+
+    operators::add_maker(store, "leaver").await;
+    for (environment, token) in [
+        (&here, token(21, "leaver", 60)),
+        (&here, token(22, "leaver", 5)),
+        (&here, token(23, "leaver", 60)),
+        (&here, token(24, MAKER, 60)),
+        (&there, token(25, "leaver", 60)),
+    ] {
+        store.create_token(environment, token).await.expect("a token");
+    }
+    let node = store.join(&[23; 32], new_node("n"), at(10)).await.expect("joined");
+    let used = store.remove_token(&here, name("171717171717")).await;
+    assert!(matches!(&used, Err(StoreError::TokenUsed { node, .. }) if node == "n"), "{used:?}");
+    for absent in ["ffffffffffff", "191919191919"] {
+        let absent = store.remove_token(&here, name(absent)).await;
+        assert!(matches!(absent, Err(StoreError::Missing { kind: "token", .. })), "{absent:?}");
+    }
+    store.remove_token(&here, name("181818181818")).await.expect("removed");
+    assert!(!is_good(24).await);
+
+    assert_eq!(store.remove_operator(&name("leaver"), None, at(10)).await.expect("removed"), 2);
+    assert!(!is_good(21).await && !is_good(25).await, "in whatever environment");
+    let left = store.tokens(&here, at(10)).await.expect("a list");
+    let left: Vec<_> = left.iter().map(|token| token.state).collect();
+    assert_eq!(left, [TokenState::Expired, TokenState::Used]);
+    assert_eq!(store.node(&here, &node.name).await.expect("who has joined stays").state, NodeState::Active);
 }
 
 async fn one_of_many_joins(store: &dyn Store) {
@@ -487,6 +561,8 @@ async fn one_of_many_joins(store: &dyn Store) {
         approval: false,
         labels: Labels::default(),
         created: at(0),
+        name: None,
+        created_by: name(MAKER),
         expires: at(60),
     };
     store.create_token(&prod, token).await.expect("a token");
@@ -517,15 +593,15 @@ async fn nodes(store: &dyn Store) {
     let known = store.node(&prod, &n).await.expect("it");
     assert_eq!((known.fingerprint, known.host), (KeyFingerprint::of_der(&[7; 100]), host()));
     assert_eq!(known.address, Some(name("192.0.2.7")));
-    let other = store.approve(&prod, &n, Some(KeyFingerprint::of_der(b"another"))).await;
+    let other = store.approve(&prod, &n, Some(KeyFingerprint::of_der(b"another")), at(1)).await;
     assert!(
         matches!(other, Err(StoreError::OtherFingerprint { fingerprint, .. }) if fingerprint == known.fingerprint)
     );
-    let approved = store.approve(&prod, &n, Some(known.fingerprint)).await.expect("is already");
+    let approved = store.approve(&prod, &n, Some(known.fingerprint), at(9000)).await.expect("is already");
     assert_eq!(approved.state, NodeState::Active);
     duplicates(store, &node).await;
     assert_eq!(store.revoke(&prod, &n).await.expect("revoked").state, NodeState::Revoked);
-    let back = store.approve(&prod, &n, None).await;
+    let back = store.approve(&prod, &n, None, at(1)).await;
     assert!(matches!(back, Err(StoreError::Revoked { .. })), "{back:?}");
     assert_eq!(store.remove_node(&prod, &n).await.expect("removed"), node.id);
     let gone = store.node(&prod, &n).await;
@@ -544,7 +620,7 @@ async fn duplicates(store: &dyn Store, node: &NodeRecord) {
     assert_eq!(duplicate().await, Some(Duplicate { since: at(10), ..second.clone() }), "since it was found");
     assert_eq!(store.duplicate_nodes().await.expect("a count"), 1);
     store.flag_duplicate(NodeId::random(), &second).await.expect("removed meanwhile");
-    let approved = store.approve(&node.environment, &node.name, None).await.expect("looked into");
+    let approved = store.approve(&node.environment, &node.name, None, at(1)).await.expect("looked into");
     assert_eq!((approved.duplicate, duplicate().await), (None, None));
     assert_eq!(store.duplicate_nodes().await.expect("a count"), 0);
 }

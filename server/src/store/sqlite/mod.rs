@@ -10,6 +10,7 @@ mod publication;
 mod secrets;
 mod services;
 mod templates;
+mod tokens;
 
 use std::path::Path;
 use std::time::Duration;

@@ -1,6 +1,6 @@
 use async_trait::async_trait;
 use jiff::Timestamp;
-use secretfs_wire::api::{ChangeLabels, Duplicate, NodeState, Token, TokenState};
+use secretfs_wire::api::{ChangeLabels, Duplicate, NodeState};
 use secretfs_wire::{EnvironmentName, KeyFingerprint, Labels, NodeId, NodeName};
 use sqlx::Row as _;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
@@ -8,66 +8,15 @@ use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use super::columns::{Columns as _, integer, json_text, state_text};
 use super::publication::assignments;
 use super::{Sqlite, inserting, require_environment};
-use crate::store::{Assignments, NewNode, NewToken, NodeRecord, Nodes, StoreError};
-
-/// 30 days: how long listings tell what became of a token after its end.
-const TOKENS_KEPT_MICROSECONDS: i64 = 30 * 24 * 60 * 60 * 1_000_000;
+use crate::store::{Assignments, NewNode, NodeRecord, Nodes, StoreError};
 
 #[async_trait]
 impl Nodes for Sqlite {
-    async fn tokens(&self, environment: &EnvironmentName, now: Timestamp) -> Result<Vec<Token>, StoreError> {
-        let mut transaction = self.read().await?;
-        require_environment(&mut transaction, environment).await?;
-        let rows = sqlx::query(
-            "SELECT hex(substr(digest, 1, 6)) AS id, approval, created, expires, used_by
-             FROM tokens WHERE environment = ? ORDER BY created DESC, digest",
-        )
-        .bind(environment.as_str())
-        .fetch_all(&mut *transaction)
-        .await?;
-        rows.iter().map(|row| token(row, now)).collect()
-    }
-
-    async fn create_token(&self, environment: &EnvironmentName, new: NewToken) -> Result<(), StoreError> {
-        let mut transaction = self.write().await?;
-        require_environment(&mut transaction, environment).await?;
-        sqlx::query("DELETE FROM tokens WHERE expires < ?")
-            .bind(new.created.as_microsecond() - TOKENS_KEPT_MICROSECONDS)
-            .execute(&mut *transaction)
-            .await?;
-        sqlx::query(
-            "INSERT INTO tokens (digest, environment, approval, labels, created, expires) VALUES (?, ?, ?, ?, ?, ?)",
-        )
-        .bind(new.digest.as_slice())
-        .bind(environment.as_str())
-        .bind(new.approval)
-        .bind(new.labels.to_string())
-        .bind(new.created.as_microsecond())
-        .bind(new.expires.as_microsecond())
-        .execute(&mut *transaction)
-        .await?;
-        Ok(transaction.commit().await?)
-    }
-
-    async fn token_environment(
-        &self,
-        digest: &[u8; 32],
-        now: Timestamp,
-    ) -> Result<EnvironmentName, StoreError> {
-        let row = sqlx::query(
-            "SELECT environment FROM tokens WHERE digest = ? AND used_by IS NULL AND expires > ?",
-        )
-        .bind(digest.as_slice())
-        .bind(now.as_microsecond())
-        .fetch_optional(&self.pool)
-        .await?;
-        row.ok_or(StoreError::TokenRefused)?.parsed("environment")
-    }
-
     async fn join(&self, digest: &[u8; 32], node: NewNode, now: Timestamp) -> Result<NodeRecord, StoreError> {
         let mut transaction = self.write().await?;
         let token = sqlx::query(
-            "UPDATE tokens SET used_by = ? WHERE digest = ? AND used_by IS NULL AND expires > ?
+            "UPDATE tokens SET used_by = ?1
+             WHERE digest = ?2 AND used_by IS NULL AND expires > ?3 AND (name IS NULL OR name = ?1)
              RETURNING environment, approval, labels",
         )
         .bind(node.name.as_str())
@@ -151,6 +100,7 @@ impl Nodes for Sqlite {
         environment: &EnvironmentName,
         name: &NodeName,
         fingerprint: Option<KeyFingerprint>,
+        now: Timestamp,
     ) -> Result<NodeRecord, StoreError> {
         let mut transaction = self.write().await?;
         let before = load(&mut transaction, environment, name).await?;
@@ -160,6 +110,9 @@ impl Nodes for Sqlite {
         if fingerprint.is_some_and(|expected| expected != before.fingerprint) {
             let fingerprint = before.fingerprint;
             return Err(StoreError::OtherFingerprint { name: name.to_string(), fingerprint });
+        }
+        if before.state == NodeState::Pending && before.certificate_expires <= now {
+            return Err(StoreError::CertificateEnded { name: name.to_string() });
         }
         set_state(&mut transaction, before.id, NodeState::Active).await?;
         set_duplicate(&mut transaction, before.id, None).await?;
@@ -306,34 +259,10 @@ fn record(row: &SqliteRow, assignments: &Assignments) -> Result<NodeRecord, Stor
         joined: row.time("joined")?,
         certificate_expires: row.time("certificate_expires")?,
         fingerprint: KeyFingerprint::of_der(&row.bytes("envelope_key")?),
-        address: match row.try_get::<Option<&str>, _>("address")? {
-            None => None,
-            Some(_) => Some(row.parsed("address")?),
-        },
+        address: row.optional("address")?,
         host: row.json("host")?,
         duplicate: duplicate(row)?,
         name,
         labels,
-    })
-}
-
-fn token(row: &SqliteRow, now: Timestamp) -> Result<Token, StoreError> {
-    let expires = row.time("expires")?;
-    let used_by: Option<String> = row.try_get("used_by")?;
-    let used_by: Option<NodeName> = used_by
-        .map(|name| name.parse().map_err(|_| StoreError::Corrupt { column: "used_by" }))
-        .transpose()?;
-    let state = match &used_by {
-        Some(_) => TokenState::Used,
-        None if expires <= now => TokenState::Expired,
-        None => TokenState::Open,
-    };
-    Ok(Token {
-        id: row.try_get::<String, _>("id")?.to_ascii_lowercase(),
-        state,
-        approval: row.try_get("approval")?,
-        created: row.time("created")?,
-        expires,
-        used_by,
     })
 }

@@ -6,6 +6,7 @@ use sqlx::Row as _;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
 use super::columns::{Columns as _, integer};
+use super::tokens::withdraw_tokens_of;
 use super::{Sqlite, inserting, require_environment};
 use crate::store::{NewEnrolment, NewOperator, Operators, StoreError};
 
@@ -79,7 +80,7 @@ impl Operators for Sqlite {
         name: &OperatorName,
         scope: Option<&EnvironmentName>,
         now: Timestamp,
-    ) -> Result<(), StoreError> {
+    ) -> Result<u64, StoreError> {
         let mut transaction = self.write().await?;
         let operator = load(&mut transaction, name, now).await?;
         require_within(&mut transaction, &operator, scope).await?;
@@ -90,7 +91,9 @@ impl Operators for Sqlite {
             .bind(name.as_str())
             .execute(&mut *transaction)
             .await?;
-        Ok(transaction.commit().await?)
+        let withdrawn = withdraw_tokens_of(&mut transaction, name, now).await?;
+        transaction.commit().await?;
+        Ok(withdrawn)
     }
 
     async fn grant(

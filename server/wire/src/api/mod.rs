@@ -13,6 +13,7 @@ mod policy;
 mod secret;
 mod service;
 mod system;
+mod token;
 mod usage;
 
 pub use environment::{CreateEnvironment, Environment};
@@ -22,15 +23,18 @@ pub use key::{
     Rewrapped, RotatedKey,
 };
 pub use node::{
-    ApproveNode, ChangeLabels, CreateToken, CreatedToken, Duplicate, EnvelopeRequest, HeardInstance,
-    JoinRequest, Joined, Node, NodeState, RenewRequest, Renewed, Session, Token, TokenState,
+    ApproveNode, ChangeLabels, Duplicate, EnvelopeRequest, HeardInstance, JoinRequest, Joined, Node,
+    NodeState, RenewRequest, Renewed, Session,
 };
 pub use open::{LostOpens, Open, OpenReport, REPORT_MAX_OPENS};
-pub use operator::{AddOperator, CreatedEnrolment, Enroll, LoggedIn, LoginRequest, Operator, OperatorState};
+pub use operator::{
+    AddOperator, CreatedEnrolment, Enroll, LoggedIn, LoginRequest, Operator, OperatorState, RemovedOperator,
+};
 pub use policy::{Explain, Explanation, PoliciesInForce, Policy, PolicyEffect};
 pub use secret::{AttachedTo, Rollback, Rotated, Secret, SecretDetails, SecretVersion};
 pub use service::{Assignment, Attach, Attachment, Service, ServiceDetails, Template, TemplateDetails};
 pub use system::{Health, HealthState};
+pub use token::{CreateToken, CreatedToken, Token, TokenState};
 pub use usage::{HeldVersion, REPORT_MAX_VERSIONS, SecretUsage, UsageReport, VersionInUse};
 
 /// The media type of values and envelopes.

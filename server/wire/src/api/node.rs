@@ -31,6 +31,9 @@ pub struct Node {
     /// When its certificate ends, unless it renews it.
     #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
     pub certificate_expires: Timestamp,
+    /// Whether that was before now, so that it has to join again.
+    #[serde(default)]
+    pub certificate_ended: bool,
     /// The fingerprint of its envelope key, which it prints as well.
     #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub fingerprint: KeyFingerprint,
@@ -110,68 +113,6 @@ pub enum NodeState {
     Revoked,
 }
 
-/// Asks for a join token.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct CreateToken {
-    /// How long it is good for, in seconds: 1 second to 30 days.
-    pub ttl_seconds: u64,
-    /// Whether a node that joins with it waits for an operator's approval.
-    #[serde(default)]
-    pub approval: bool,
-    /// Labels that the node has from the start.
-    #[serde(default, skip_serializing_if = "Labels::is_empty")]
-    pub labels: Labels,
-}
-
-/// A join token, shown this once.
-#[derive(Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct CreatedToken {
-    /// The whole token. A credential: whoever has it can join one node.
-    pub token: String,
-    /// When it is good for nothing.
-    #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
-    pub expires: Timestamp,
-    /// The manager's URL, as it advertises itself.
-    pub manager: String,
-}
-
-/// A join token as listings show it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct Token {
-    /// The first hexadecimal digits of its digest, enough to tell tokens apart.
-    pub id: String,
-    /// What has become of it.
-    pub state: TokenState,
-    /// Whether it demands approval.
-    pub approval: bool,
-    /// When it was created.
-    #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
-    pub created: Timestamp,
-    /// When it is good for nothing.
-    #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
-    pub expires: Timestamp,
-    /// The node that joined with it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub used_by: Option<NodeName>,
-}
-
-/// What has become of a join token.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub enum TokenState {
-    /// A node can join with it.
-    Open,
-    /// A node has joined with it.
-    Used,
-    /// It is too late to join with it.
-    Expired,
-}
-
 /// Labels to set and to take away, in this order.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -192,8 +133,14 @@ pub struct ChangeLabels {
 pub struct JoinRequest {
     /// The secret part of the join token.
     pub token: String,
-    /// The name that the node asks for.
-    pub name: NodeName,
+    /// The name that the node asks for. Refused if the token is for another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    pub name: Option<NodeName>,
+    /// The name that it takes if neither it nor the token says one: its host's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    pub fallback_name: Option<NodeName>,
     /// A PKCS #10 certificate request for the node's TLS key, as PEM. Only its key and its proof of
     /// possession count; the manager writes the names.
     pub certificate_request: String,
@@ -212,6 +159,8 @@ pub struct Joined {
     pub id: NodeId,
     /// The environment it joined.
     pub environment: EnvironmentName,
+    /// Its name there.
+    pub name: NodeName,
     /// Its certificate, as PEM.
     pub certificate: String,
     /// Whether it is served, or waits for approval.

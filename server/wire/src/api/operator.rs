@@ -62,6 +62,16 @@ pub struct AddOperator {
     pub ttl_seconds: u64,
 }
 
+/// What went with an operator who was removed.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct RemovedOperator {
+    /// Who it was.
+    pub operator: OperatorName,
+    /// How many open join tokens of theirs were withdrawn.
+    pub withdrawn_tokens: u64,
+}
+
 /// Asks for an enrolment token for an operator who is there.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

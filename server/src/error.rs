@@ -7,7 +7,9 @@ use axum::response::{IntoResponse, Response};
 use http::header::RETRY_AFTER;
 use http::{HeaderValue, StatusCode};
 use secretfs_wire::api::{ApiError, ErrorBody, ErrorCode};
-use secretfs_wire::{Action, EnvironmentName, KeyFingerprint, SecretName, ServiceName, TargetName};
+use secretfs_wire::{
+    Action, EnvironmentName, KeyFingerprint, OperatorName, SecretName, ServiceName, TargetName,
+};
 
 use crate::audit::AuditError;
 use crate::keys::{BackendFault, KeyError};
@@ -48,8 +50,12 @@ pub(crate) enum Error {
     InTemplates { name: String, by: Vec<TargetName> },
     #[error("operator {name} is the last one who can administer everything")]
     LastAdmin { name: String },
-    #[error("operator {name} does not have roles in environment {environment} alone")]
-    OutsideScope { name: String, environment: String },
+    #[error("operator {name} was enrolled in one environment, and can have roles in that one only")]
+    RoleOutsideScope { name: OperatorName },
+    #[error("operator {name} was not enrolled in environment {environment}")]
+    OtherScope { name: OperatorName, environment: EnvironmentName },
+    #[error("policy {policy} names operator {name}, so no single environment says who that is")]
+    NamedByPolicy { name: OperatorName, policy: String },
     #[error("node {name} is revoked for good")]
     Revoked { name: String },
     #[error("node {name} has another fingerprint: {fingerprint}")]
@@ -121,7 +127,9 @@ impl Error {
             | Self::Revoked { .. }
             | Self::OtherFingerprint { .. }
             | Self::LastAdmin { .. }
-            | Self::OutsideScope { .. }
+            | Self::RoleOutsideScope { .. }
+            | Self::OtherScope { .. }
+            | Self::NamedByPolicy { .. }
             | Self::KeyChanged
             | Self::KeyInUse(_)
             | Self::Raced { .. } => (ErrorCode::Conflict, StatusCode::CONFLICT),
@@ -158,7 +166,15 @@ impl Error {
                 "compare with `secretfs node status` on that host; if it is another one, remove this node"
             }
             Self::LastAdmin { .. } => "make somebody else admin everywhere first, who has logged in",
-            Self::OutsideScope { .. } => "it takes an admin of all environments, with --all-environments",
+            Self::RoleOutsideScope { name } => {
+                return Some(format!(
+                    "after an admin of all environments has enrolled them anew (`secretfs operator enroll {name} \
+                     --all-environments`) and they have logged in, they can have any role"
+                ));
+            }
+            Self::OtherScope { .. } | Self::NamedByPolicy { .. } => {
+                "it takes an admin of all environments, with --all-environments"
+            }
             Self::Exists { kind: "operator", .. } => {
                 "to give them a role use `secretfs operator grant`, for a new token `secretfs operator enroll`"
             }
@@ -215,7 +231,8 @@ impl From<StoreError> for Error {
                 Self::Unauthenticated("this token is wrong, used or expired; ask for a new one")
             }
             StoreError::LastAdmin { name } => Self::LastAdmin { name },
-            StoreError::OutsideScope { name, environment } => Self::OutsideScope { name, environment },
+            StoreError::RoleOutsideScope { name } => Self::RoleOutsideScope { name },
+            StoreError::OtherScope { name, environment } => Self::OtherScope { name, environment },
             StoreError::Busy(_) | StoreError::Full(_) => Self::Unavailable(Box::new(error)),
             StoreError::Database(_) | StoreError::Corrupt { .. } => Self::internal(error),
         }

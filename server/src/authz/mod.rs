@@ -20,7 +20,7 @@ use arc_swap::ArcSwap;
 use cedar_policy::{Authorizer as Engine, Effect, PolicyId, PolicySet};
 use secretfs_wire::api::{PoliciesInForce, Policy, PolicyEffect};
 use secretfs_wire::audit::Object;
-use secretfs_wire::{Action, EnvironmentName};
+use secretfs_wire::{Action, EnvironmentName, OperatorName};
 
 use crate::authn::Identity;
 use crate::error::{Cause, Error};
@@ -107,6 +107,14 @@ impl Authorizer {
     pub(crate) fn in_force(&self) -> PoliciesInForce {
         let policies = self.policies.load();
         PoliciesInForce { policies: policies.described.clone(), problem: policies.problem.clone() }
+    }
+
+    /// The policy that speaks of an operator by name, if one does.
+    pub(crate) fn policy_that_names(&self, operator: &OperatorName) -> Option<String> {
+        let named = model::uid(&self.model.types.operator, operator);
+        let policies = self.policies.load();
+        let mut speaking = policies.all.policies().filter(|policy| policy.entity_literals().contains(&named));
+        speaking.next().map(|policy| policy.id().to_string())
     }
 
     /// Decides whether somebody may do something, from somewhere.

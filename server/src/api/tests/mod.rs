@@ -9,5 +9,6 @@ mod no_cleartext;
 mod operators;
 mod policies;
 mod refusals;
+mod scopes;
 mod templates;
 mod usage;

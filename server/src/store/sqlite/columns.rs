@@ -18,6 +18,8 @@ use crate::store::StoreError;
 pub(super) trait Columns {
     /// A text in the grammar of `T`.
     fn parsed<T: FromStr>(&self, column: &'static str) -> Result<T, StoreError>;
+    /// The same where there may be none.
+    fn optional<T: FromStr>(&self, column: &'static str) -> Result<Option<T>, StoreError>;
     /// A number that is not negative.
     fn unsigned(&self, column: &'static str) -> Result<u64, StoreError>;
     /// A number that the id type `T` knows.
@@ -45,6 +47,11 @@ impl Columns for SqliteRow {
     fn parsed<T: FromStr>(&self, column: &'static str) -> Result<T, StoreError> {
         let text: &str = self.try_get(column)?;
         text.parse().map_err(|_| StoreError::Corrupt { column })
+    }
+
+    fn optional<T: FromStr>(&self, column: &'static str) -> Result<Option<T>, StoreError> {
+        let text: Option<&str> = self.try_get(column)?;
+        text.map(str::parse).transpose().map_err(|_| StoreError::Corrupt { column })
     }
 
     fn unsigned(&self, column: &'static str) -> Result<u64, StoreError> {

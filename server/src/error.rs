@@ -7,11 +7,10 @@ use axum::response::{IntoResponse, Response};
 use http::header::RETRY_AFTER;
 use http::{HeaderValue, StatusCode};
 use secretfs_wire::api::{ApiError, ErrorBody, ErrorCode};
-use secretfs_wire::{
-    Action, EnvironmentName, KeyFingerprint, OperatorName, SecretName, ServiceName, TargetName,
-};
+use secretfs_wire::{EnvironmentName, KeyFingerprint, OperatorName, SecretName, ServiceName, TargetName};
 
 use crate::audit::AuditError;
+use crate::authz::Denial;
 use crate::keys::{BackendFault, KeyError};
 use crate::limits::Limit;
 use crate::store::StoreError;
@@ -26,8 +25,8 @@ pub(crate) enum Error {
     Unauthenticated(&'static str),
     #[error("a {caller} may not do this")]
     Denied { caller: &'static str },
-    #[error("no policy allows this operator {action}{}", within(.environment.as_ref()))]
-    NotAllowed { action: Action, environment: Option<EnvironmentName> },
+    #[error("{0}")]
+    NotAllowed(Box<Denial>),
     #[error("this node waits for an operator's approval")]
     PendingApproval,
     #[error("there is no {kind} {name}")]
@@ -99,10 +98,6 @@ pub(crate) enum Error {
 /// The cause behind a failure, for the log.
 pub(crate) type Cause = Box<dyn std::error::Error + Send + Sync>;
 
-fn within(environment: Option<&EnvironmentName>) -> String {
-    environment.map(|name| format!(" in environment {name}")).unwrap_or_default()
-}
-
 fn list(names: &[impl ToString]) -> String {
     names.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
@@ -114,7 +109,7 @@ impl Error {
             Self::Invalid(_) => (ErrorCode::Invalid, StatusCode::BAD_REQUEST),
             Self::NoMethod => (ErrorCode::Invalid, StatusCode::METHOD_NOT_ALLOWED),
             Self::Unauthenticated(_) => (ErrorCode::Unauthenticated, StatusCode::UNAUTHORIZED),
-            Self::Denied { .. } | Self::NotAllowed { .. } => (ErrorCode::Denied, StatusCode::FORBIDDEN),
+            Self::Denied { .. } | Self::NotAllowed(_) => (ErrorCode::Denied, StatusCode::FORBIDDEN),
             Self::PendingApproval => (ErrorCode::PendingApproval, StatusCode::FORBIDDEN),
             Self::NotFound { .. } | Self::NotVisible | Self::NoRoute => {
                 (ErrorCode::NotFound, StatusCode::NOT_FOUND)
@@ -148,12 +143,7 @@ impl Error {
     /// What the caller can do next, where the manager knows.
     fn hint(&self) -> Option<String> {
         let hint = match self {
-            Self::NotAllowed { action, environment } => {
-                let within = environment.as_ref().map(|name| format!("-e {name} ")).unwrap_or_default();
-                return Some(format!(
-                    "it takes a role that allows it; `secretfs {within}policy explain {action}` says why"
-                ));
-            }
+            Self::NotAllowed(denial) => return denial.hint(),
             Self::PendingApproval => "ask an operator for `secretfs node approve`",
             Self::NotEmpty { .. } => "remove that first",
             Self::Attached { .. } => "detach it first with `secretfs service detach`",

@@ -1,6 +1,7 @@
 //! The command line: words and forms as Docker's, one module a noun.
 
 mod audit;
+mod choice;
 mod completions;
 mod config;
 mod connect;

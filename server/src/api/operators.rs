@@ -198,7 +198,7 @@ pub(super) async fn ungrant_in(
 /// Which roles it is about is not in every path.
 fn note_roles(details: &Details, roles: &[Role]) {
     let roles: Vec<_> = roles.iter().map(|role| role.as_str()).collect();
-    details.note(|noted| noted.text = Some(roles.join(", ")));
+    details.note(|noted| noted.text = (!roles.is_empty()).then(|| roles.join(", ")));
 }
 
 /// Who may decide in one environment is not told of roles in others.

@@ -13,7 +13,7 @@ use secretfs_wire::api::{
 use secretfs_wire::audit::{Actor, Event, EventId, Outcome, Process, Record, Verifier};
 use secretfs_wire::{Action, OpenLogId, VersionId};
 
-use super::authorization::{documented, fill};
+use super::authorization::{body_for, documented, fill};
 use crate::config::RawLimitsConfig;
 use crate::listener::PeerAddress;
 use crate::testing::{TestManager, node_peer, read};
@@ -37,12 +37,13 @@ async fn send(
     caller: Option<&crate::ca::PeerCertificate>,
     method: &str,
     path: &str,
+    body: &'static str,
 ) -> StatusCode {
     let mut request = Request::builder()
         .method(method.parse::<Method>().expect("a method"))
         .uri(path)
         .header(CONTENT_TYPE, "application/json")
-        .body(Body::from("{}"))
+        .body(Body::from(body))
         .expect("a request");
     request.extensions_mut().insert(PeerAddress(ADDRESS));
     // Unread: one body has no end.
@@ -60,10 +61,11 @@ async fn each_route_leaves_the_records_that_it_should() {
     new_records(&manager, &mut seen).await;
     for (method, path) in documented(&manager).iter().map(|route| route.split_once(' ').expect("a route")) {
         let concrete = fill(path, "absent");
+        let body = body_for(method, path);
         let is_nodes = path.starts_with("/v1/node/");
         let (own, other) = if is_nodes { (&node, &operator) } else { (&operator, &node) };
 
-        let status = send(&manager, Some(own), method, &concrete).await;
+        let status = send(&manager, Some(own), method, &concrete, body).await;
         let events = new_records(&manager, &mut seen).await;
         let expected = match path {
             "/v1/node/changes" | "/v1/node/usage" | "/v1/node/opens" | "/v1/sys/health" => 0,
@@ -89,7 +91,7 @@ async fn each_route_leaves_the_records_that_it_should() {
             }
         }
         for (caller, outcome) in [(Some(other), StatusCode::FORBIDDEN), (None, StatusCode::UNAUTHORIZED)] {
-            if send(&manager, caller, method, &concrete).await == outcome {
+            if send(&manager, caller, method, &concrete, body).await == outcome {
                 let mut events = new_records(&manager, &mut seen).await;
                 // How often it was before comes along after a while.
                 events.retain(|event| event.count.is_none());

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use axum::body::Body;
+use http::header::CONTENT_TYPE;
 use http::{Method, Request, StatusCode};
 use jiff::Timestamp;
 use secretfs_wire::api::ErrorCode;
@@ -136,7 +137,8 @@ async fn every_route_lets_in_whom_it_should() {
             let request = Request::builder()
                 .method(method.parse::<Method>().expect("a method"))
                 .uri(&uri)
-                .body(Body::empty())
+                .header(CONTENT_TYPE, "application/json")
+                .body(Body::from(body_for(method, path)))
                 .expect("a request");
             let response = manager.send(certificate.as_ref(), request).await;
             let told = match response.status() {
@@ -155,6 +157,19 @@ pub(super) fn fill(path: &str, environment: &str) -> String {
     ["{secret}", "{service}", "{target}", "{node}", "{key}", "{operator}"]
         .iter()
         .fold(path, |path, parameter| path.replace(parameter, "absent"))
+}
+
+/// A body that can be decided about, of a call whose body is. It is refused all the same.
+pub(super) fn body_for(method: &str, path: &str) -> &'static str {
+    match (method, path.rsplit_once('/')) {
+        ("POST", Some((_, "attachments"))) => r#"{"secret":"absent"}"#,
+        ("POST", Some((_, "assignments"))) => r#"{"node":"absent"}"#,
+        ("POST", Some((_, "tokens"))) => r#"{"ttl_seconds":0}"#,
+        ("POST", Some((operators, "{operator}"))) if operators.ends_with("/operators") => {
+            r#"{"roles":[],"ttl_seconds":0}"#
+        }
+        _ => "{}",
+    }
 }
 
 pub(super) fn documented(manager: &TestManager) -> BTreeSet<String> {

@@ -3,6 +3,7 @@
 mod audit;
 mod authorization;
 mod delivery;
+mod facts;
 mod identity;
 mod limits;
 mod no_cleartext;

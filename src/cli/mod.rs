@@ -241,6 +241,26 @@ mod tests {
     }
 
     #[test]
+    fn a_wrong_role_or_action_is_answered_with_those_there_are() {
+        let refused = |args: &[&str]| {
+            let error = Cli::try_parse_from([&["secretfs"], args].concat()).expect_err("it is wrong");
+            error.to_string()
+        };
+        let role = refused(&["operator", "grant", "alice", "--role", "root"]);
+        assert!(role.contains("viewer, editor, granter, node-admin, auditor, admin"), "{role}");
+        assert!(refused(&["policy", "explain", "secret.read"]).contains("secret.rotate"));
+        let mut completions = Vec::new();
+        clap_complete::generate(
+            clap_complete::Shell::Bash,
+            &mut Cli::command(),
+            "secretfs",
+            &mut completions,
+        );
+        let completions = String::from_utf8(completions).expect("text");
+        assert!(completions.contains("node-admin") && completions.contains("operator.grant"));
+    }
+
+    #[test]
     fn an_assignment_names_a_node_or_a_selector() {
         let parse = |args: &[&str]| {
             Cli::try_parse_from([&["secretfs", "service", "assign", "web"], args].concat()).is_ok()

@@ -62,6 +62,14 @@ impl App {
         Ok(created)
     }
 
+    pub(crate) async fn cancel_enrolment(
+        &self,
+        name: &OperatorName,
+        scope: Option<&EnvironmentName>,
+    ) -> Result<(), Error> {
+        Ok(self.store.cancel_enrolment(name, scope, now()).await?)
+    }
+
     /// Whoever is enrolled under a name that a policy speaks of gets what the policy gives, anywhere: that is
     /// not for a single environment to decide.
     fn require_unnamed(&self, name: &OperatorName, scope: Option<&EnvironmentName>) -> Result<(), Error> {

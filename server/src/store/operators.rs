@@ -83,6 +83,14 @@ pub(crate) trait Operators: Send + Sync {
         now: Timestamp,
     ) -> Result<(), StoreError>;
 
+    /// Forgets an enrolment token that is still good, unless it has a wider scope.
+    async fn cancel_enrolment(
+        &self,
+        name: &OperatorName,
+        scope: Option<&EnvironmentName>,
+        now: Timestamp,
+    ) -> Result<(), StoreError>;
+
     /// Whose a token is that is still good, so that a certificate can be made out.
     async fn enrolled(&self, digest: &[u8; 32], now: Timestamp) -> Result<OperatorName, StoreError>;
 

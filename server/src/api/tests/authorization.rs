@@ -16,7 +16,7 @@ use crate::ca::PeerCertificate;
 use crate::testing::{TestManager, node_peer, operator_peer, read};
 
 /// Written out a second time: the routes' own table is what is tested.
-const ROUTES: [(&str, &str, &str); 66] = [
+const ROUTES: [(&str, &str, &str); 68] = [
     ("GET", "/metrics", "manager.metrics"),
     ("GET", "/v1/audit", "audit.read"),
     ("GET", "/v1/audit/checkpoint", "audit.read"),
@@ -67,12 +67,14 @@ const ROUTES: [(&str, &str, &str); 66] = [
     ("POST", "/v1/environments/{environment}/operators/{operator}", "operator.add"),
     ("DELETE", "/v1/environments/{environment}/operators/{operator}", "operator.remove"),
     ("POST", "/v1/environments/{environment}/operators/{operator}/enrolment", "operator.enroll"),
+    ("DELETE", "/v1/environments/{environment}/operators/{operator}/enrolment", "operator.enroll"),
     ("PUT", "/v1/environments/{environment}/operators/{operator}/roles/{role}", "operator.grant"),
     ("DELETE", "/v1/environments/{environment}/operators/{operator}/roles/{role}", "operator.ungrant"),
     ("GET", "/v1/operators", "operator.list"),
     ("POST", "/v1/operators/{operator}", "operator.add"),
     ("DELETE", "/v1/operators/{operator}", "operator.remove"),
     ("POST", "/v1/operators/{operator}/enrolment", "operator.enroll"),
+    ("DELETE", "/v1/operators/{operator}/enrolment", "operator.enroll"),
     ("PUT", "/v1/operators/{operator}/roles/{role}", "operator.grant"),
     ("DELETE", "/v1/operators/{operator}/roles/{role}", "operator.ungrant"),
     ("POST", "/v1/login", "operator.login"),

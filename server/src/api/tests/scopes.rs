@@ -140,8 +140,19 @@ async fn what_all_environments_have_begun_a_single_one_does_not_undo() {
     log_in(&manager, &add(&manager, &admins.dev, &in_dev, &["viewer"]).await).await;
     assert_eq!(enroll(&manager, &admins.dev, &in_dev).await.status, StatusCode::CREATED);
     let of_all = enroll(&manager, &admins.all, &everywhere).await;
+    let cancel = async |by: &PeerCertificate, operator: &str| {
+        call(&manager, by, Method::DELETE, &format!("{operator}/enrolment")).await
+    };
     assert_conflict(&enroll(&manager, &admins.dev, &in_dev).await, "--all-environments");
+    assert_conflict(&cancel(&admins.dev, &in_dev).await, "--all-environments");
     log_in(&manager, &of_all).await;
+
+    // What it has begun itself, it does.
+    let in_dev = format!("{IN_DEV}/heidi");
+    let created = add(&manager, &admins.dev, &in_dev, &["viewer"]).await;
+    assert_eq!(cancel(&admins.dev, &in_dev).await.status, StatusCode::NO_CONTENT);
+    assert_eq!(cancel(&admins.dev, &in_dev).await.status, StatusCode::NOT_FOUND);
+    assert_eq!(use_token(&manager, &created).await.status, StatusCode::UNAUTHORIZED);
 }
 
 #[tokio::test]

@@ -94,7 +94,14 @@ async fn logins(store: &dyn Store) {
     let twice = store.add_operator(twice).await;
     assert!(matches!(twice, Err(StoreError::Exists { kind: "operator", .. })), "{twice:?}");
 
+    store.enroll(&alice, token(6, None), at(3)).await.expect("enrolled");
+    store.cancel_enrolment(&alice, None, at(3)).await.expect("withdrawn");
+    assert!(matches!(store.enrolled(&[6; 32], at(3)).await, Err(StoreError::TokenRefused)));
+    let none = store.cancel_enrolment(&alice, None, at(3)).await;
+    assert!(matches!(none, Err(StoreError::Missing { .. })), "{none:?}");
     store.enroll(&alice, token(4, None), at(3)).await.expect("enrolled");
+    let late = store.cancel_enrolment(&alice, None, at(100)).await;
+    assert!(matches!(late, Err(StoreError::Missing { .. })), "{late:?}");
     store.remove_operator(&alice, None, at(3)).await.expect("removed");
     assert_eq!(store.operator_grants(&alice, Some(second)).await.expect("asked"), None);
     assert!(matches!(store.enrolled(&[4; 32], at(3)).await, Err(StoreError::TokenRefused)));
@@ -183,6 +190,7 @@ async fn scopes(store: &dyn Store) {
     store.enroll(&carol, token(26, None), at(2)).await.expect("by who may decide everywhere");
     stays_here().await;
     assert!(other(&store.enroll(&carol, token(27, Some(&here)), at(2)).await), "a wider token is out");
+    assert!(other(&store.cancel_enrolment(&carol, Some(&here), at(2)).await), "nor is it withdrawn");
     log_in(store, 26, at(50)).await;
     assert_eq!(store.operator(&carol, at(2)).await.expect("it").scope, None);
     store.grant(&carol, &viewer(Some(&there)), at(2)).await.expect("granted");

@@ -172,6 +172,25 @@ impl Operators for Sqlite {
         Ok(transaction.commit().await?)
     }
 
+    async fn cancel_enrolment(
+        &self,
+        name: &OperatorName,
+        scope: Option<&EnvironmentName>,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let mut transaction = self.write().await?;
+        let operator = load(&mut transaction, name, now).await?;
+        require_scope(&mut transaction, &operator, scope, now).await?;
+        if operator.enrolment_expires.is_none() {
+            return Err(StoreError::missing("open enrolment of operator", name));
+        }
+        sqlx::query("DELETE FROM enrolments WHERE operator = ?")
+            .bind(name.as_str())
+            .execute(&mut *transaction)
+            .await?;
+        Ok(transaction.commit().await?)
+    }
+
     async fn enrolled(&self, digest: &[u8; 32], now: Timestamp) -> Result<OperatorName, StoreError> {
         let row = sqlx::query("SELECT operator FROM enrolments WHERE digest = ? AND expires > ?")
             .bind(digest.as_slice())

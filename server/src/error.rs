@@ -8,10 +8,11 @@ use http::header::RETRY_AFTER;
 use http::{HeaderValue, StatusCode};
 use secretfs_wire::api::{ApiError, ErrorBody, ErrorCode};
 use secretfs_wire::{
-    Action, EnvironmentName, KeyFingerprint, NodeName, SecretName, ServiceName, TargetName, TokenId,
+    EnvironmentName, KeyFingerprint, NodeName, OperatorName, SecretName, ServiceName, TargetName, TokenId,
 };
 
 use crate::audit::AuditError;
+use crate::authz::Denial;
 use crate::keys::{BackendFault, KeyError};
 use crate::limits::Limit;
 use crate::store::StoreError;
@@ -26,8 +27,8 @@ pub(crate) enum Error {
     Unauthenticated(&'static str),
     #[error("a {caller} may not do this")]
     Denied { caller: &'static str },
-    #[error("no policy allows this operator {action}{}", within(.environment.as_ref()))]
-    NotAllowed { action: Action, environment: Option<EnvironmentName> },
+    #[error("{0}")]
+    NotAllowed(Box<Denial>),
     #[error("this token is for node {name}, and for no other")]
     TokenForAnother { name: NodeName },
     #[error("this node waits for an operator's approval")]
@@ -52,8 +53,12 @@ pub(crate) enum Error {
     InTemplates { name: String, by: Vec<TargetName> },
     #[error("operator {name} is the last one who can administer everything")]
     LastAdmin { name: String },
-    #[error("operator {name} does not have roles in environment {environment} alone")]
-    OutsideScope { name: String, environment: String },
+    #[error("operator {name} was enrolled in one environment, and can have roles in that one only")]
+    RoleOutsideScope { name: OperatorName },
+    #[error("operator {name} was not enrolled in environment {environment}")]
+    OtherScope { name: OperatorName, environment: EnvironmentName },
+    #[error("policy {policy} names operator {name}, so no single environment says who that is")]
+    NamedByPolicy { name: OperatorName, policy: String },
     #[error("node {name} is revoked for good")]
     Revoked { name: String },
     #[error("the certificate of node {name} ended while it waited, so that it cannot come back")]
@@ -101,10 +106,6 @@ pub(crate) enum Error {
 /// The cause behind a failure, for the log.
 pub(crate) type Cause = Box<dyn std::error::Error + Send + Sync>;
 
-fn within(environment: Option<&EnvironmentName>) -> String {
-    environment.map(|name| format!(" in environment {name}")).unwrap_or_default()
-}
-
 fn list(names: &[impl ToString]) -> String {
     names.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
@@ -116,7 +117,7 @@ impl Error {
             Self::Invalid(_) => (ErrorCode::Invalid, StatusCode::BAD_REQUEST),
             Self::NoMethod => (ErrorCode::Invalid, StatusCode::METHOD_NOT_ALLOWED),
             Self::Unauthenticated(_) => (ErrorCode::Unauthenticated, StatusCode::UNAUTHORIZED),
-            Self::Denied { .. } | Self::NotAllowed { .. } | Self::TokenForAnother { .. } => {
+            Self::Denied { .. } | Self::NotAllowed(_) | Self::TokenForAnother { .. } => {
                 (ErrorCode::Denied, StatusCode::FORBIDDEN)
             }
             Self::PendingApproval => (ErrorCode::PendingApproval, StatusCode::FORBIDDEN),
@@ -133,7 +134,9 @@ impl Error {
             | Self::OtherFingerprint { .. }
             | Self::TokenUsed { .. }
             | Self::LastAdmin { .. }
-            | Self::OutsideScope { .. }
+            | Self::RoleOutsideScope { .. }
+            | Self::OtherScope { .. }
+            | Self::NamedByPolicy { .. }
             | Self::KeyChanged
             | Self::KeyInUse(_)
             | Self::Raced { .. } => (ErrorCode::Conflict, StatusCode::CONFLICT),
@@ -152,12 +155,7 @@ impl Error {
     /// What the caller can do next, where the manager knows.
     fn hint(&self) -> Option<String> {
         let hint = match self {
-            Self::NotAllowed { action, environment } => {
-                let within = environment.as_ref().map(|name| format!("-e {name} ")).unwrap_or_default();
-                return Some(format!(
-                    "it takes a role that allows it; `secretfs {within}policy explain {action}` says why"
-                ));
-            }
+            Self::NotAllowed(denial) => return denial.hint(),
             Self::TokenForAnother { .. } => "join without --name, or ask for a token for the other name",
             Self::PendingApproval => "ask an operator for `secretfs node approve`",
             Self::NotEmpty { .. } => "remove that first",
@@ -175,7 +173,15 @@ impl Error {
             }
             Self::TokenUsed { .. } => "to shut that node out use `secretfs node revoke`",
             Self::LastAdmin { .. } => "make somebody else admin everywhere first, who has logged in",
-            Self::OutsideScope { .. } => "it takes an admin of all environments, with --all-environments",
+            Self::RoleOutsideScope { name } => {
+                return Some(format!(
+                    "after an admin of all environments has enrolled them anew (`secretfs operator enroll {name} \
+                     --all-environments`) and they have logged in, they can have any role"
+                ));
+            }
+            Self::OtherScope { .. } | Self::NamedByPolicy { .. } => {
+                "it takes an admin of all environments, with --all-environments"
+            }
             Self::Exists { kind: "operator", .. } => {
                 "to give them a role use `secretfs operator grant`, for a new token `secretfs operator enroll`"
             }
@@ -234,7 +240,8 @@ impl From<StoreError> for Error {
             }
             StoreError::TokenUsed { id, node } => Self::TokenUsed { id, node },
             StoreError::LastAdmin { name } => Self::LastAdmin { name },
-            StoreError::OutsideScope { name, environment } => Self::OutsideScope { name, environment },
+            StoreError::RoleOutsideScope { name } => Self::RoleOutsideScope { name },
+            StoreError::OtherScope { name, environment } => Self::OtherScope { name, environment },
             StoreError::Busy(_) | StoreError::Full(_) => Self::Unavailable(Box::new(error)),
             StoreError::Database(_) | StoreError::Corrupt { .. } => Self::internal(error),
         }

@@ -281,6 +281,7 @@ async fn first_operator(
     let new = NewOperator {
         name: name.clone(),
         id,
+        scope: None,
         grants: vec![Grant { role: Role::Admin, environment: None }],
         created: now,
         certificate_expires: Some(expires),

@@ -136,6 +136,7 @@ impl TestManager {
         let new = NewOperator {
             name: name.parse().expect("a name"),
             id,
+            scope: None,
             grants,
             created: now,
             certificate_expires: Some(now + SignedDuration::from_hours(1)),

@@ -1,5 +1,6 @@
 //! From flags, environment and configuration file to an operator's connection.
 
+use clap::Args;
 use jiff::Timestamp;
 use secretfs_wire::EnvironmentName;
 use url::Url;
@@ -9,6 +10,14 @@ use super::error::Failure;
 use super::renewal::Renewal;
 use super::{Global, credentials, output};
 use crate::client::{CertificateSummary, EnvironmentClient, OperatorClient, OperatorsClient};
+
+/// Where a command decides that can decide in one environment or in all.
+#[derive(Debug, Args)]
+pub(super) struct ScopeArgs {
+    /// Everywhere, also where -e, SECRETFS_ENV or the configuration names an environment
+    #[arg(long)]
+    all_environments: bool,
+}
 
 /// An operator's connection, and the environment to work in if one was named.
 pub(super) struct Operator {
@@ -42,14 +51,24 @@ impl Operator {
         Ok(Self { client, manager, renewal, environment })
     }
 
-    /// The environment that was named, if one was.
-    pub(super) fn environment_name(&self) -> Option<&EnvironmentName> {
-        self.environment.as_ref()
+    /// The environment that was named, unless all are meant; none if none was.
+    pub(super) fn scope(&self, scope: &ScopeArgs) -> Option<&EnvironmentName> {
+        self.environment.as_ref().filter(|_| !scope.all_environments)
     }
 
-    /// The calls that decide over operators: in the environment that was named, or everywhere.
-    pub(super) fn operators(&self, all_environments: bool) -> OperatorsClient<'_> {
-        self.client.operators(self.environment.as_ref().filter(|_| !all_environments))
+    /// The calls that show operators: in the environment that was named, or everywhere.
+    pub(super) fn visible_operators(&self, scope: &ScopeArgs) -> OperatorsClient<'_> {
+        self.client.operators(self.scope(scope))
+    }
+
+    /// The calls that change operators: in the environment that was named, or in all if that was said. What
+    /// counts everywhere is not for somebody to get by naming nothing.
+    pub(super) fn operators(&self, scope: &ScopeArgs) -> Result<OperatorsClient<'_>, Failure> {
+        match (self.scope(scope), scope.all_environments) {
+            (None, false) => Err(Failure::usage("no environment is named, and not all are meant")
+                .hint("add -e ENV, set SECRETFS_ENV, or add --all-environments for what counts everywhere")),
+            (environment, _) => Ok(self.client.operators(environment)),
+        }
     }
 
     /// The calls inside the environment that was named.

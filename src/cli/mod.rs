@@ -1,6 +1,7 @@
 //! The command line: words and forms as Docker's, one module a noun.
 
 mod audit;
+mod choice;
 mod completions;
 mod config;
 mod connect;
@@ -237,6 +238,26 @@ mod tests {
             }
         }
         check(&Cli::command(), "");
+    }
+
+    #[test]
+    fn a_wrong_role_or_action_is_answered_with_those_there_are() {
+        let refused = |args: &[&str]| {
+            let error = Cli::try_parse_from([&["secretfs"], args].concat()).expect_err("it is wrong");
+            error.to_string()
+        };
+        let role = refused(&["operator", "grant", "alice", "--role", "root"]);
+        assert!(role.contains("viewer, editor, granter, node-admin, auditor, admin"), "{role}");
+        assert!(refused(&["policy", "explain", "secret.read"]).contains("secret.rotate"));
+        let mut completions = Vec::new();
+        clap_complete::generate(
+            clap_complete::Shell::Bash,
+            &mut Cli::command(),
+            "secretfs",
+            &mut completions,
+        );
+        let completions = String::from_utf8(completions).expect("text");
+        assert!(completions.contains("node-admin") && completions.contains("operator.grant"));
     }
 
     #[test]

@@ -2,16 +2,18 @@
 
 use std::time::Duration;
 
+use clap::builder::TypedValueParser;
 use clap::{Args, Subcommand};
 use secretfs_wire::api::{AddOperator, CreatedEnrolment, Enroll, Operator as Listed, RemovedOperator};
 use secretfs_wire::{Grant, OperatorName, Role};
 
+use super::choice::one_of;
 use super::config::ConfigFile;
-use super::connect::Operator;
+use super::connect::{Operator, ScopeArgs};
 use super::error::Failure;
 use super::{Global, output};
 
-/// Operators and their roles: in the environment that is named, or everywhere.
+/// Operators and their roles: in the environment that is named, or with --all-environments everywhere.
 #[derive(Debug, Subcommand)]
 pub(super) enum OperatorCommand {
     /// Add a person or a job, and print the token that they log in with, once
@@ -22,8 +24,9 @@ pub(super) enum OperatorCommand {
     Add {
         /// The new operator's name
         name: OperatorName,
-        #[command(flatten)]
-        roles: RolesArgs,
+        /// A role; may be given several times, and left out of who has what a policy gives them by their name
+        #[arg(long = "role", value_name = "ROLE", value_parser = role())]
+        roles: Vec<Role>,
         #[command(flatten)]
         token: TokenArgs,
         #[command(flatten)]
@@ -32,9 +35,10 @@ pub(super) enum OperatorCommand {
     /// List operators, their roles and whether they can act
     #[command(after_help = "Examples:\n  secretfs operator ls\n  secretfs operator ls -e prod --json")]
     Ls(ScopeArgs),
-    /// Shut an operator out at their next request, and withdraw the join tokens that they made; the name is
-    /// free again
-    #[command(after_help = "Example:\n  secretfs operator rm alice")]
+    /// Take an operator all roles in an environment; shut out whom it enrolled, or with --all-environments
+    /// anybody, at their next request, and the name is free again. Join tokens that they made are withdrawn
+    #[command(after_help = "Examples:\n  secretfs operator rm alice -e prod\n  \
+        secretfs operator rm bob --all-environments")]
     Rm {
         /// The operator's name
         name: OperatorName,
@@ -63,12 +67,16 @@ pub(super) enum OperatorCommand {
     },
     /// Print a new token for an operator whose key is lost or whose certificate has ended; when it is used,
     /// the old key is of no use any more
-    #[command(after_help = "Example:\n  secretfs operator enroll alice --ttl 10m")]
+    #[command(after_help = "Examples:\n  secretfs operator enroll alice -e prod --ttl 10m\n  \
+        secretfs operator enroll alice -e prod --cancel")]
     Enroll {
         /// The operator's name
         name: OperatorName,
         #[command(flatten)]
         token: TokenArgs,
+        /// Withdraw a token that nobody has used yet, and make none
+        #[arg(long, conflicts_with = "ttl")]
+        cancel: bool,
         #[command(flatten)]
         scope: ScopeArgs,
     },
@@ -76,9 +84,13 @@ pub(super) enum OperatorCommand {
 
 #[derive(Debug, Args)]
 pub(super) struct RolesArgs {
-    /// viewer, editor, granter, node-admin, auditor or admin; may be given several times
-    #[arg(long = "role", value_name = "ROLE", required = true)]
+    /// A role; may be given several times
+    #[arg(long = "role", value_name = "ROLE", required = true, value_parser = role())]
     roles: Vec<Role>,
+}
+
+fn role() -> impl TypedValueParser<Value = Role> {
+    one_of(Role::ALL.map(Role::as_str))
 }
 
 #[derive(Debug, Args)]
@@ -88,32 +100,25 @@ pub(super) struct TokenArgs {
     ttl: Duration,
 }
 
-#[derive(Debug, Args)]
-pub(super) struct ScopeArgs {
-    /// Everywhere, also where -e, SECRETFS_ENV or the configuration names an environment
-    #[arg(long)]
-    all_environments: bool,
-}
-
 pub(super) async fn run(command: OperatorCommand, global: &Global, file: ConfigFile) -> Result<(), Failure> {
     let operator = Operator::new(global, &file)?;
     match command {
         OperatorCommand::Add { name, roles, token, scope } => {
-            let request = AddOperator { roles: roles.roles, ttl_seconds: token.ttl.as_secs() };
-            let created = operator.operators(scope.all_environments).add(&name, &request).await?;
+            let request = AddOperator { roles, ttl_seconds: token.ttl.as_secs() };
+            let created = operator.operators(&scope)?.add(&name, &request).await?;
             show_token(global, &created)?;
         }
         OperatorCommand::Ls(scope) => {
-            let operators = operator.operators(scope.all_environments).list().await?;
-            let headings = ["NAME", "STATE", "ROLES", "CERTIFICATE ENDS"];
+            let operators = operator.visible_operators(&scope).list().await?;
+            let headings = ["NAME", "STATE", "ENROLLED IN", "ROLES", "CERTIFICATE ENDS"];
             output::listing(global, headings, &operators, row)?;
         }
         OperatorCommand::Rm { name, scope } => {
-            let removed = operator.operators(scope.all_environments).remove(&name).await?;
+            let removed = operator.operators(&scope)?.remove(&name).await?;
             output::one(global, &removed, &what_went(&removed))?;
         }
         OperatorCommand::Grant { name, roles, scope } => {
-            let calls = operator.operators(scope.all_environments);
+            let calls = operator.operators(&scope)?;
             let mut changed = None;
             for role in roles.roles {
                 changed = Some(calls.grant(&name, role).await?);
@@ -121,16 +126,20 @@ pub(super) async fn run(command: OperatorCommand, global: &Global, file: ConfigF
             show_roles(global, changed.as_ref())?;
         }
         OperatorCommand::Ungrant { name, roles, scope } => {
-            let calls = operator.operators(scope.all_environments);
+            let calls = operator.operators(&scope)?;
             let mut changed = None;
             for role in roles.roles {
                 changed = Some(calls.ungrant(&name, role).await?);
             }
             show_roles(global, changed.as_ref())?;
         }
-        OperatorCommand::Enroll { name, token, scope } => {
+        OperatorCommand::Enroll { name, cancel: true, scope, .. } => {
+            operator.operators(&scope)?.cancel_enrolment(&name).await?;
+            output::one(global, &name, name.as_str())?;
+        }
+        OperatorCommand::Enroll { name, token, scope, .. } => {
             let request = Enroll { ttl_seconds: token.ttl.as_secs() };
-            let created = operator.operators(scope.all_environments).enroll(&name, &request).await?;
+            let created = operator.operators(&scope)?.enroll(&name, &request).await?;
             show_token(global, &created)?;
         }
     }
@@ -162,10 +171,15 @@ fn show_roles(global: &Global, changed: Option<&Listed>) -> Result<(), Failure> 
     Ok(output::one(global, operator, &format!("{} {}", operator.name, roles(&operator.grants)))?)
 }
 
-fn row(operator: &Listed) -> [String; 4] {
+fn row(operator: &Listed) -> [String; 5] {
+    let state = match operator.enrolment_expires {
+        Some(until) => format!("{}, enrolment open until {}", operator.state.as_str(), output::time(until)),
+        None => operator.state.as_str().to_owned(),
+    };
     [
         operator.name.to_string(),
-        operator.state.as_str().to_owned(),
+        state,
+        operator.scope.as_ref().map_or_else(|| "all environments".to_owned(), ToString::to_string),
         roles(&operator.grants),
         output::or_dash(operator.certificate_expires.map(output::time).unwrap_or_default()),
     ]

@@ -46,7 +46,12 @@ impl OperatorsClient<'_> {
         self.http.send(Method::POST, &self.path(&[name.as_str(), "enrolment"]), request).await
     }
 
-    /// Shuts an operator out; the name is free again.
+    /// Withdraws a token that was made for an operator and that nobody has used.
+    pub(crate) async fn cancel_enrolment(&self, name: &OperatorName) -> Result<(), ClientError> {
+        self.http.delete(&self.path(&[name.as_str(), "enrolment"]), &[]).await
+    }
+
+    /// Takes an operator all roles in the environment, or shuts them out; then the name is free again.
     pub(crate) async fn remove(&self, name: &OperatorName) -> Result<RemovedOperator, ClientError> {
         json(self.http.request(Method::DELETE, &self.path(&[name.as_str()]))).await
     }

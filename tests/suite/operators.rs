@@ -93,20 +93,41 @@ fn an_operator_logs_in_acts_and_is_shut_out_at_the_next_request() {
     let granted = site.operator.ok(&["operator", "grant", "alice", "--role", "node-admin"]);
     assert_eq!(granted, "alice editor in prod, node-admin in prod, viewer in prod\n");
     site.operator.ok(&["operator", "ungrant", "alice", "--role", "node-admin", "--role", "viewer"]);
-    site.operator.ok(&["operator", "grant", "alice", "--role", "viewer", "--all-environments"]);
-    let elsewhere = site.operator.run(&["operator", "rm", "alice"]);
-    assert_eq!(elsewhere.code, 1, "in prod nobody decides over who has roles elsewhere: {elsewhere:?}");
-    assert!(elsewhere.stderr.contains("--all-environments"), "{elsewhere:?}");
-    let last = admin.run(&["operator", "rm", "admin"]);
+    let elsewhere = site.operator.run(&["operator", "grant", "alice", "--role", "viewer", "-e", "dev"]);
+    assert_eq!(elsewhere.code, 1, "whoever enrolled her in prod could have a role in dev: {elsewhere:?}");
+    let anew = "secretfs operator enroll alice --all-environments";
+    assert!(elsewhere.stderr.contains(anew), "{elsewhere:?}");
+    let last = admin.run(&["operator", "rm", "admin", "--all-environments"]);
     assert_eq!(last.code, 1, "{last:?}");
     assert!(last.stderr.contains("the last one"), "{last:?}");
+
+    // What counts everywhere is not for somebody to get by naming nothing.
+    for command in [
+        &["add", "bob", "--role", "admin"][..],
+        &["grant", "alice", "--role", "admin"],
+        &["ungrant", "alice", "--role", "admin"],
+        &["rm", "alice"],
+        &["enroll", "alice"],
+    ] {
+        let vague = admin.run(&[&["operator"], command].concat());
+        assert_eq!(vague.code, 2, "{vague:?}");
+        assert!(vague.stderr.contains("-e ENV") && vague.stderr.contains("--all-environments"), "{vague:?}");
+    }
+    assert_eq!(admin.json(&["operator", "ls"]).as_array().map(Vec::len), Some(2));
+    let opened = site.operator.json(&["operator", "enroll", "alice"]);
+    let listed = site.operator.ok(&["operator", "ls"]);
+    assert!(listed.contains("active, enrolment open until ") && listed.contains("prod"), "{listed}");
+    site.operator.ok(&["operator", "enroll", "alice", "--cancel"]);
+    assert!(!site.operator.ok(&["operator", "ls"]).contains("enrolment open"));
+    let withdrawn = site.login(&site.user("late"), opened["token"].as_str().expect("a token"), &[]);
+    assert_eq!(withdrawn.code, 4, "{withdrawn:?}");
 
     let roots = certificates(&alice.directory().join("ca.pem"));
     let address = site.manager.address();
     let mut open =
         Connection::open(address, &roots, Some(Credential::of_operator(&alice))).expect("connected");
     assert_eq!(open.request("GET", "/v1/operator", "").expect("an answer").status, 200);
-    assert_eq!(admin.ok(&["operator", "rm", "alice"]), "alice\n");
+    assert_eq!(site.operator.ok(&["operator", "rm", "alice"]), "alice\n");
     assert_eq!(open.request("GET", "/v1/operator", "").expect("an answer").status, 401);
     assert_eq!(alice.run(&["secret", "ls"]).code, 4, "denied");
     // Nor is she let in because of a namesake.

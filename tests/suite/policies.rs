@@ -39,10 +39,24 @@ fn own_policies_count_and_cease_to_count_while_the_manager_runs() {
     deadline::eventually("the policy counts", || explained() == "forbidden by acme/frozen\n");
     let refused = site.operator.run_with(&["secret", "rotate", "first", "-"], b"another value");
     assert_eq!(refused.code, 4, "{refused:?}");
-    assert!(refused.stderr.contains("secret.rotate in environment prod"), "{}", refused.stderr);
-    assert!(refused.stderr.contains("policy explain"), "{}", refused.stderr);
+    let said = "policy acme/frozen forbids this operator secret.rotate in environment prod";
+    assert!(refused.stderr.contains(said), "{}", refused.stderr);
+    // The hint works as it is printed.
+    let hint = refused.stderr.split('`').nth(1).expect("a command");
+    let hint: Vec<_> = hint.split(' ').skip(1).collect();
+    assert_eq!(site.operator.ok(&hint), "forbidden by acme/frozen\n", "{hint:?}");
     let of_another = site.operator.run_with(&["secret", "rotate", "absent", "-"], b"another value");
-    assert_eq!(of_another.stderr, refused.stderr, "what is denied is not said to exist or not");
+    let same = of_another.stderr.replace("absent", "first");
+    assert_eq!(same, refused.stderr, "what is denied is not said to exist or not");
+    let everywhere = ["--all-environments", "operator.grant", "--operator", "bob", "--role", "admin"];
+    let explained_of = |what: &[&str]| site.operator.ok(&[&["policy", "explain"], what].concat());
+    assert_eq!(explained_of(&everywhere), "allowed by secretfs/admin-everywhere\n");
+    assert_eq!(
+        explained_of(&everywhere[1..]),
+        "allowed by secretfs/admin, secretfs/admin-everywhere\n",
+        "in prod"
+    );
+    assert_eq!(site.operator.run(&["policy", "explain", "operator.grant"]).code, 1, "whom, and what?");
     site.operator.ok(&["secret", "ls"]);
 
     // A set that is wrong does not count, not even in what is right about it.
@@ -106,7 +120,7 @@ fn policies_are_checked_and_tried_without_a_manager() {
     let case = |grants: &str, expect: &str| {
         format!(
             "[[case]]\nname = \"who rotates attaches\"\noperator = \"alice\"\ngrants = [{grants}]\n\
-             action = \"service.attach\"\nenvironment = \"prod\"\nobject = {{ service = \"web\" }}\n\
+             action = \"service.attach\"\nenvironment = \"prod\"\nobject = {{ service = \"web\", secret = \"db\" }}\n\
              expect = \"{expect}\"\n"
         )
     };

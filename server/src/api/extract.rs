@@ -29,6 +29,21 @@ impl<T: DeserializeOwned + Send> FromRequestParts<Arc<App>> for Path<T> {
     }
 }
 
+/// The environment that a path names, or all if it names none.
+pub(super) struct Scope(pub(super) Option<EnvironmentName>);
+
+impl FromRequestParts<Arc<App>> for Scope {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Error> {
+        #[derive(Deserialize)]
+        struct Named {
+            environment: Option<EnvironmentName>,
+        }
+        Path::<Named>::from_request_parts(parts, app).await.map(|Path(named)| Self(named.environment))
+    }
+}
+
 /// What stands after the `?`.
 pub(super) struct Query<T>(pub(super) T);
 

@@ -35,6 +35,8 @@ use crate::error::Error;
 
 pub(crate) use sealed::sealed_router;
 
+use operators::in_environment;
+
 type Routes = UtoipaMethodRouter<Arc<App>>;
 
 /// Every route with what it does. The router and the OpenAPI document are made from this table, so a
@@ -80,17 +82,19 @@ fn table() -> Vec<(Action, Routes)> {
         (Action::TokenCreate, routes!(tokens::create)),
         (Action::TokenRemove, routes!(tokens::remove)),
         (Action::OperatorList, routes!(operators::list)),
-        (Action::OperatorList, routes!(operators::list_in)),
+        (Action::OperatorList, in_environment(routes!(operators::list))),
         (Action::OperatorAdd, routes!(operators::add)),
-        (Action::OperatorAdd, routes!(operators::add_in)),
+        (Action::OperatorAdd, in_environment(routes!(operators::add))),
         (Action::OperatorRemove, routes!(operators::remove)),
-        (Action::OperatorRemove, routes!(operators::remove_in)),
+        (Action::OperatorRemove, in_environment(routes!(operators::remove))),
         (Action::OperatorGrant, routes!(operators::grant)),
-        (Action::OperatorGrant, routes!(operators::grant_in)),
+        (Action::OperatorGrant, in_environment(routes!(operators::grant))),
         (Action::OperatorUngrant, routes!(operators::ungrant)),
-        (Action::OperatorUngrant, routes!(operators::ungrant_in)),
+        (Action::OperatorUngrant, in_environment(routes!(operators::ungrant))),
         (Action::OperatorEnroll, routes!(operators::enroll)),
-        (Action::OperatorEnroll, routes!(operators::enroll_in)),
+        (Action::OperatorEnroll, in_environment(routes!(operators::enroll))),
+        (Action::OperatorEnroll, routes!(operators::cancel_enrolment)),
+        (Action::OperatorEnroll, in_environment(routes!(operators::cancel_enrolment))),
         (Action::OperatorLogin, routes!(operators::login)),
         (Action::OperatorRenew, routes!(operators::renew)),
         (Action::OperatorShow, routes!(operators::show)),

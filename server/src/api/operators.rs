@@ -1,5 +1,6 @@
-//! What operators do with operators. Where a path names an environment, it is done there and nowhere
-//! else; where it names none, it is done everywhere. So whether a caller may, is decided by the path.
+//! What operators do with operators. Each call that decides over them is on two paths: where the path names
+//! an environment, it is done there and nowhere else; where it names none, it is done everywhere. So whether
+//! a caller may, is decided by the path.
 
 use std::sync::Arc;
 
@@ -13,35 +14,17 @@ use secretfs_wire::api::{
 use secretfs_wire::{EnvironmentName, Grant, OperatorName, Role};
 use serde::Deserialize;
 use utoipa::IntoParams;
+use utoipa::openapi::path::{Operation, ParameterBuilder, ParameterIn};
+use utoipa::openapi::{ObjectBuilder, Required, Type};
 
+use super::Routes;
 use super::body::Json;
-use super::extract::{CallingOperator, InEnvironment, Path};
+use super::extract::{CallingOperator, OfOperator, Path, Scope};
 use super::layers::Details;
 use crate::app::App;
 use crate::error::Error;
 
-/// A path that names an operator.
-#[derive(Deserialize, IntoParams)]
-#[into_params(parameter_in = Path)]
-pub(super) struct OfOperator {
-    /// The operator.
-    #[param(value_type = String)]
-    operator: OperatorName,
-}
-
-/// A path that names an operator within an environment.
-#[derive(Deserialize, IntoParams)]
-#[into_params(parameter_in = Path)]
-pub(super) struct OfOperatorIn {
-    /// The environment.
-    #[param(value_type = String)]
-    environment: EnvironmentName,
-    /// The operator.
-    #[param(value_type = String)]
-    operator: OperatorName,
-}
-
-/// A path that names a role everywhere.
+/// A path that names a role of an operator.
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Path)]
 pub(super) struct OfRole {
@@ -53,80 +36,61 @@ pub(super) struct OfRole {
     role: Role,
 }
 
-/// A path that names a role in an environment.
-#[derive(Deserialize, IntoParams)]
-#[into_params(parameter_in = Path)]
-pub(super) struct OfRoleIn {
-    /// The environment.
-    #[param(value_type = String)]
-    environment: EnvironmentName,
-    /// The operator.
-    #[param(value_type = String)]
-    operator: OperatorName,
-    /// The role.
-    #[param(value_type = String)]
-    role: Role,
+/// The same call for one environment, on a path that names it.
+pub(super) fn in_environment((schemas, mut paths, method): Routes) -> Routes {
+    let within = |operation: &mut Operation| {
+        let schema = ObjectBuilder::new().schema_type(Type::String).build();
+        let environment = ParameterBuilder::new()
+            .name("environment")
+            .parameter_in(ParameterIn::Path)
+            .required(Required::True)
+            .description(Some("The environment."))
+            .schema(Some(schema))
+            .build();
+        operation.parameters.get_or_insert_default().insert(0, environment.into());
+        operation.operation_id = operation.operation_id.take().map(|id| format!("{id}_in"));
+    };
+    paths.paths = std::mem::take(&mut paths.paths)
+        .into_iter()
+        .map(|(path, mut item)| {
+            let operations = [&mut item.get, &mut item.post, &mut item.put, &mut item.delete];
+            operations.into_iter().flatten().for_each(within);
+            (path.replacen("/v1/", "/v1/environments/{environment}/", 1), item)
+        })
+        .collect();
+    (schemas, paths, method)
 }
 
 #[utoipa::path(get, path = "/v1/operators", responses((status = 200, body = [Operator])))]
-pub(super) async fn list(State(app): State<Arc<App>>) -> Result<Answer<Vec<Operator>>, Error> {
-    app.operators(None).await.map(Answer)
-}
-
-#[utoipa::path(get, path = "/v1/environments/{environment}/operators", params(InEnvironment),
-    responses((status = 200, body = [Operator])))]
-pub(super) async fn list_in(
+pub(super) async fn list(
     State(app): State<Arc<App>>,
-    Path(at): Path<InEnvironment>,
+    Scope(scope): Scope,
 ) -> Result<Answer<Vec<Operator>>, Error> {
-    app.operators(Some(&at.environment)).await.map(Answer)
+    app.operators(scope.as_ref()).await.map(Answer)
 }
 
 #[utoipa::path(post, path = "/v1/operators/{operator}", params(OfOperator), request_body = AddOperator,
     responses((status = 201, body = CreatedEnrolment)))]
 pub(super) async fn add(
     State(app): State<Arc<App>>,
+    Scope(scope): Scope,
     Path(at): Path<OfOperator>,
     details: Details,
     Json(asked): Json<AddOperator>,
 ) -> Result<(StatusCode, Answer<CreatedEnrolment>), Error> {
     note_roles(&details, &asked.roles);
-    Ok((StatusCode::CREATED, Answer(app.add_operator(at.operator, None, asked).await?)))
-}
-
-#[utoipa::path(post, path = "/v1/environments/{environment}/operators/{operator}", params(OfOperatorIn),
-    request_body = AddOperator, responses((status = 201, body = CreatedEnrolment)))]
-pub(super) async fn add_in(
-    State(app): State<Arc<App>>,
-    Path(at): Path<OfOperatorIn>,
-    details: Details,
-    Json(asked): Json<AddOperator>,
-) -> Result<(StatusCode, Answer<CreatedEnrolment>), Error> {
-    note_roles(&details, &asked.roles);
-    let created = app.add_operator(at.operator, Some(at.environment), asked).await?;
-    Ok((StatusCode::CREATED, Answer(created)))
+    Ok((StatusCode::CREATED, Answer(app.add_operator(at.operator, scope, asked).await?)))
 }
 
 #[utoipa::path(delete, path = "/v1/operators/{operator}", params(OfOperator),
     responses((status = 200, body = RemovedOperator)))]
 pub(super) async fn remove(
     State(app): State<Arc<App>>,
+    Scope(scope): Scope,
     Path(at): Path<OfOperator>,
     details: Details,
 ) -> Result<Answer<RemovedOperator>, Error> {
-    let removed = app.remove_operator(at.operator, None).await?;
-    note_withdrawn(&details, &removed);
-    Ok(Answer(removed))
-}
-
-#[utoipa::path(delete, path = "/v1/environments/{environment}/operators/{operator}", params(OfOperatorIn),
-    responses((status = 200, body = RemovedOperator)))]
-pub(super) async fn remove_in(
-    State(app): State<Arc<App>>,
-    Path(at): Path<OfOperatorIn>,
-    details: Details,
-) -> Result<Answer<RemovedOperator>, Error> {
-    let removed = app.remove_operator(at.operator, Some(&at.environment)).await?;
+    let removed = app.remove_operator(at.operator, scope.as_ref()).await?;
     note_withdrawn(&details, &removed);
     Ok(Answer(removed))
 }
@@ -135,69 +99,52 @@ pub(super) async fn remove_in(
     responses((status = 201, body = CreatedEnrolment)))]
 pub(super) async fn enroll(
     State(app): State<Arc<App>>,
+    Scope(scope): Scope,
     Path(at): Path<OfOperator>,
     Json(asked): Json<Enroll>,
 ) -> Result<(StatusCode, Answer<CreatedEnrolment>), Error> {
-    Ok((StatusCode::CREATED, Answer(app.enroll_operator(&at.operator, None, &asked).await?)))
+    Ok((StatusCode::CREATED, Answer(app.enroll_operator(&at.operator, scope, &asked).await?)))
 }
 
-#[utoipa::path(post, path = "/v1/environments/{environment}/operators/{operator}/enrolment",
-    params(OfOperatorIn), request_body = Enroll, responses((status = 201, body = CreatedEnrolment)))]
-pub(super) async fn enroll_in(
+#[utoipa::path(delete, path = "/v1/operators/{operator}/enrolment", params(OfOperator),
+    responses((status = 204)))]
+pub(super) async fn cancel_enrolment(
     State(app): State<Arc<App>>,
-    Path(at): Path<OfOperatorIn>,
-    Json(asked): Json<Enroll>,
-) -> Result<(StatusCode, Answer<CreatedEnrolment>), Error> {
-    let created = app.enroll_operator(&at.operator, Some(at.environment), &asked).await?;
-    Ok((StatusCode::CREATED, Answer(created)))
+    Scope(scope): Scope,
+    Path(at): Path<OfOperator>,
+    details: Details,
+) -> Result<StatusCode, Error> {
+    details.note(|noted| noted.text = Some("cancelled".to_owned()));
+    app.cancel_enrolment(&at.operator, scope.as_ref()).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 #[utoipa::path(put, path = "/v1/operators/{operator}/roles/{role}", params(OfRole),
     responses((status = 200, body = Operator)))]
 pub(super) async fn grant(
     State(app): State<Arc<App>>,
+    Scope(scope): Scope,
     Path(at): Path<OfRole>,
     details: Details,
 ) -> Result<Answer<Operator>, Error> {
     note_roles(&details, &[at.role]);
-    app.grant_role(&at.operator, &Grant { role: at.role, environment: None }).await.map(Answer)
-}
-
-#[utoipa::path(put, path = "/v1/environments/{environment}/operators/{operator}/roles/{role}",
-    params(OfRoleIn), responses((status = 200, body = Operator)))]
-pub(super) async fn grant_in(
-    State(app): State<Arc<App>>,
-    Path(at): Path<OfRoleIn>,
-    details: Details,
-) -> Result<Answer<Operator>, Error> {
-    note_roles(&details, &[at.role]);
-    let grant = Grant { role: at.role, environment: Some(at.environment) };
+    let grant = Grant { role: at.role, environment: scope };
     let operator = app.grant_role(&at.operator, &grant).await?;
-    Ok(Answer(seen_from(operator, &grant)))
+    Ok(Answer(seen_from(operator, grant.environment.as_ref())))
 }
 
 #[utoipa::path(delete, path = "/v1/operators/{operator}/roles/{role}", params(OfRole),
     responses((status = 200, body = Operator)))]
 pub(super) async fn ungrant(
     State(app): State<Arc<App>>,
+    Scope(scope): Scope,
     Path(at): Path<OfRole>,
     details: Details,
 ) -> Result<Answer<Operator>, Error> {
     note_roles(&details, &[at.role]);
-    app.ungrant_role(&at.operator, &Grant { role: at.role, environment: None }).await.map(Answer)
-}
-
-#[utoipa::path(delete, path = "/v1/environments/{environment}/operators/{operator}/roles/{role}",
-    params(OfRoleIn), responses((status = 200, body = Operator)))]
-pub(super) async fn ungrant_in(
-    State(app): State<Arc<App>>,
-    Path(at): Path<OfRoleIn>,
-    details: Details,
-) -> Result<Answer<Operator>, Error> {
-    note_roles(&details, &[at.role]);
-    let grant = Grant { role: at.role, environment: Some(at.environment) };
+    let grant = Grant { role: at.role, environment: scope };
     let operator = app.ungrant_role(&at.operator, &grant).await?;
-    Ok(Answer(seen_from(operator, &grant)))
+    Ok(Answer(seen_from(operator, grant.environment.as_ref())))
 }
 
 /// What nobody can join with any more.
@@ -211,12 +158,14 @@ fn note_withdrawn(details: &Details, removed: &RemovedOperator) {
 /// Which roles it is about is not in every path.
 fn note_roles(details: &Details, roles: &[Role]) {
     let roles: Vec<_> = roles.iter().map(|role| role.as_str()).collect();
-    details.note(|noted| noted.text = Some(roles.join(", ")));
+    details.note(|noted| noted.text = (!roles.is_empty()).then(|| roles.join(", ")));
 }
 
 /// Who may decide in one environment is not told of roles in others.
-fn seen_from(mut operator: Operator, grant: &Grant) -> Operator {
-    operator.grants.retain(|other| other.environment.is_none() || other.environment == grant.environment);
+fn seen_from(mut operator: Operator, scope: Option<&EnvironmentName>) -> Operator {
+    if let Some(scope) = scope {
+        operator.grants.retain(|other| other.environment.as_ref().is_none_or(|within| within == scope));
+    }
     operator
 }
 

@@ -10,7 +10,7 @@ use super::body::Json;
 use super::extract::{Asker, OfOperator, Path};
 use crate::app::{App, now};
 use crate::authn::{Identity, OperatorIdentity};
-use crate::authz::Decision;
+use crate::authz::{Decision, Resource};
 use crate::error::Error;
 
 #[utoipa::path(get, path = "/v1/policies", responses((status = 200, body = PoliciesInForce)))]
@@ -45,8 +45,8 @@ pub(super) async fn explain_of(
 }
 
 fn answer(app: &App, about: &Identity, asker: &Asker, asked: Explain) -> Result<Answer<Explanation>, Error> {
-    let Explain { action, environment, object, address } = asked;
-    let resource = app.authorizer.resource(action, environment, object);
+    let Explain { action, environment, object, facts, address } = asked;
+    let resource = app.authorizer.resource(action, Resource { environment, object, facts });
     let decision = app
         .authorizer
         .decide(about, action, &resource, address.unwrap_or(asker.address))

@@ -97,7 +97,6 @@ pub(super) async fn attach(
 ) -> Result<Answer<Attachment>, Error> {
     details.note(|noted| {
         let Attach { secret, target, .. } = &asked;
-        noted.object.secret = Some(secret.clone());
         noted.object.target = Some(target.clone().unwrap_or_else(|| TargetName::from(secret.clone())));
         let Ownership { uid, gid, mode } = asked.ownership;
         noted.text = Some(format!("uid {uid}, gid {gid}, mode {mode}"));

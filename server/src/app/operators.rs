@@ -20,16 +20,20 @@ impl App {
         Ok(self.store.operator(name, now()).await?)
     }
 
-    /// Adds an operator who has roles where the scope says, and a token to log in with.
+    /// Adds an operator who has roles where the scope says, and a token to log in with. Without a role they
+    /// can do what a policy gives them by their name.
     pub(crate) async fn add_operator(
         &self,
         name: OperatorName,
         scope: Option<EnvironmentName>,
         asked: AddOperator,
     ) -> Result<CreatedEnrolment, Error> {
-        if asked.roles.is_empty() {
-            return Err(Error::Invalid("an operator is added with at least one role".to_owned()));
+        if asked.roles.is_empty() && scope.is_some() {
+            return Err(Error::Invalid(
+                "an operator of an environment has at least one role there".to_owned(),
+            ));
         }
+        self.require_unnamed(&name, scope.as_ref())?;
         let (token, enrolment) = draw_enrolment(self.authority.pin(), asked.ttl_seconds, scope.clone())?;
         let grants = asked.roles.into_iter().map(|role| Grant { role, environment: scope.clone() });
         let created = shown_once(&self.config, &name, &token, &enrolment);
@@ -37,6 +41,7 @@ impl App {
             name,
             id: OperatorId::random(),
             grants: grants.collect(),
+            scope,
             created: now(),
             certificate_expires: None,
             enrolment: Some(enrolment),
@@ -51,10 +56,28 @@ impl App {
         scope: Option<EnvironmentName>,
         asked: &Enroll,
     ) -> Result<CreatedEnrolment, Error> {
+        self.require_unnamed(name, scope.as_ref())?;
         let (token, enrolment) = draw_enrolment(self.authority.pin(), asked.ttl_seconds, scope)?;
         let created = shown_once(&self.config, name, &token, &enrolment);
         self.store.enroll(name, enrolment, now()).await?;
         Ok(created)
+    }
+
+    pub(crate) async fn cancel_enrolment(
+        &self,
+        name: &OperatorName,
+        scope: Option<&EnvironmentName>,
+    ) -> Result<(), Error> {
+        Ok(self.store.cancel_enrolment(name, scope, now()).await?)
+    }
+
+    /// Whoever is enrolled under a name that a policy speaks of gets what the policy gives, anywhere: that is
+    /// not for a single environment to decide.
+    fn require_unnamed(&self, name: &OperatorName, scope: Option<&EnvironmentName>) -> Result<(), Error> {
+        match scope.and_then(|_| self.authorizer.policy_that_names(name)) {
+            Some(policy) => Err(Error::NamedByPolicy { name: name.clone(), policy }),
+            None => Ok(()),
+        }
     }
 
     pub(crate) async fn remove_operator(

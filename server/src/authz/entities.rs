@@ -3,11 +3,11 @@
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
-use cedar_policy::{Context, Entities, Entity, EntityUid, Request, RestrictedExpression};
-use secretfs_wire::{EnvironmentName, Grant, Role};
+use cedar_policy::{Entities, Entity, EntityUid, Request, RestrictedExpression};
+use secretfs_wire::{EnvironmentName, Grant, OperatorName, Role};
 
-use super::model::{Model, uid};
-use super::resource::{Kind, Subject};
+use super::model::{ActionModel, Model, uid};
+use super::resource::{Kind, Resource, Target};
 use crate::authn::{Identity, NodeIdentity};
 use crate::error::Cause;
 
@@ -25,18 +25,19 @@ impl Question {
     pub(super) fn new(
         model: &Model,
         identity: &Identity,
-        action: &Entity,
-        resource: &Subject<'_>,
+        action: &ActionModel,
+        target: &Target<'_>,
+        resource: &Resource,
         address: IpAddr,
     ) -> Result<Self, Cause> {
-        let mut built = Builder { model, entities: vec![action.clone()] };
-        let environment = match resource {
-            Subject::Environment(name) | Subject::Inside(name, ..) => Some(*name),
-            Subject::OwnNode(node) => Some(&node.environment),
-            Subject::Manager | Subject::Key(_) | Subject::Operator(_) => None,
+        let mut built = Builder { model, entities: vec![action.entity.clone()] };
+        let environment = match target {
+            Target::Environment(name) | Target::Inside(name, ..) => Some(*name),
+            Target::OwnNode(node) => Some(&node.environment),
+            Target::Manager | Target::Key(_) | Target::Operator(_) => None,
         };
         let principal = built.principal(identity, environment)?;
-        let resource = built.resource(resource)?;
+        let target = built.target(target)?;
         if let Some(environment) = environment {
             built.environment(environment)?;
         }
@@ -44,9 +45,8 @@ impl Question {
         if let (Identity::Node(node), None) = (identity, environment) {
             built.environment(&node.environment)?;
         }
-        let address = [("address".to_owned(), RestrictedExpression::new_ip(address.to_string()))];
-        let context = Context::from_pairs(address)?;
-        let request = Request::new(principal, action.uid(), resource, context, Some(&model.schema))?;
+        let context = built.context(action.facts, resource, address)?;
+        let request = Request::new(principal, action.entity.uid(), target, context, Some(&model.schema))?;
         // Their form is this module's own doing; what they are built from has been checked.
         let schema = cfg!(debug_assertions).then_some(&model.schema);
         if schema.is_some() {
@@ -56,7 +56,8 @@ impl Question {
     }
 }
 
-struct Builder<'a> {
+/// What a request needs, so far.
+pub(super) struct Builder<'a> {
     model: &'a Model,
     entities: Vec<Entity>,
 }
@@ -121,35 +122,43 @@ impl Builder<'_> {
         }
     }
 
-    fn resource(&mut self, resource: &Subject<'_>) -> Result<EntityUid, Cause> {
+    fn target(&mut self, target: &Target<'_>) -> Result<EntityUid, Cause> {
         let types = &self.model.types;
-        match resource {
-            Subject::Manager => {
+        match target {
+            Target::Manager => {
                 let uid = uid(&types.manager, "manager");
                 self.add(uid.clone(), HashMap::new(), HashSet::new())?;
                 Ok(uid)
             }
-            Subject::Environment(name) => Ok(uid(&types.environment, name)),
-            Subject::Inside(environment, kind, name) => self.inside(environment, *kind, name),
-            Subject::Key(name) => {
+            Target::Environment(name) => Ok(uid(&types.environment, name)),
+            Target::Inside(environment, kind, name) => self.inside(environment, *kind, name),
+            Target::Key(name) => {
                 let uid = uid(&types.key, name);
                 self.add(uid.clone(), named(name), HashSet::new())?;
                 Ok(uid)
             }
-            Subject::Operator(name) => {
-                let uid = uid(&types.operator, name);
-                self.add(uid.clone(), named(name.as_str()), HashSet::new())?;
-                Ok(uid)
-            }
-            Subject::OwnNode(node) => self.node(node),
+            Target::Operator(name) => self.operator(name),
+            Target::OwnNode(node) => self.node(node),
         }
+    }
+
+    /// Somebody who is decided over. Their roles are not looked at.
+    pub(super) fn operator(&mut self, name: &OperatorName) -> Result<EntityUid, Cause> {
+        let uid = uid(&self.model.types.operator, name);
+        self.add(uid.clone(), named(name.as_str()), HashSet::new())?;
+        Ok(uid)
     }
 
     fn node(&mut self, node: &NodeIdentity) -> Result<EntityUid, Cause> {
         self.inside(&node.environment, Kind::Node, node.name.as_str())
     }
 
-    fn inside(&mut self, within: &EnvironmentName, kind: Kind, name: &str) -> Result<EntityUid, Cause> {
+    pub(super) fn inside(
+        &mut self,
+        within: &EnvironmentName,
+        kind: Kind,
+        name: &str,
+    ) -> Result<EntityUid, Cause> {
         let types = &self.model.types;
         let (uid, environment) =
             (uid(kind.type_name(types), format!("{within}/{name}")), uid(&types.environment, within));

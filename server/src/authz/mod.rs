@@ -3,6 +3,8 @@
 //!
 //! Each route states its [`Action`], and each request is decided about here before it reaches a handler.
 
+mod context;
+mod denial;
 mod entities;
 mod follow;
 mod model;
@@ -19,8 +21,7 @@ use std::path::Path;
 use arc_swap::ArcSwap;
 use cedar_policy::{Authorizer as Engine, Effect, PolicyId, PolicySet};
 use secretfs_wire::api::{PoliciesInForce, Policy, PolicyEffect};
-use secretfs_wire::audit::Object;
-use secretfs_wire::{Action, EnvironmentName};
+use secretfs_wire::{Action, OperatorName};
 use tokio::sync::watch;
 
 use crate::authn::Identity;
@@ -28,6 +29,7 @@ use crate::error::{Cause, Error};
 
 pub use text::PolicyError;
 
+pub(crate) use denial::Denial;
 pub(crate) use model::{BUILTIN, SCHEMA};
 pub(crate) use resource::Resource;
 
@@ -73,6 +75,8 @@ pub(crate) enum NoDecision {
     OnlyRecorded(Action),
     #[error("{action} is about {}, and this names {given}", .expected.join(" or "))]
     About { action: Action, expected: Vec<String>, given: String },
+    #[error("{action} is about {missing} as well, and none is named")]
+    Unstated { action: Action, missing: &'static str },
     #[error("cannot put the question to the policies")]
     Question(#[source] Cause),
 }
@@ -118,6 +122,14 @@ impl Authorizer {
         self.changes.subscribe()
     }
 
+    /// The policy that speaks of an operator by name, if one does.
+    pub(crate) fn policy_that_names(&self, operator: &OperatorName) -> Option<String> {
+        let named = model::uid(&self.model.types.operator, operator);
+        let policies = self.policies.load();
+        let mut speaking = policies.all.policies().filter(|policy| policy.entity_literals().contains(&named));
+        speaking.next().map(|policy| policy.id().to_string())
+    }
+
     /// Decides whether somebody may do something, from somewhere.
     ///
     /// # Errors
@@ -133,13 +145,16 @@ impl Authorizer {
         if let Some(verdict) = described.callers.refuse(identity) {
             return Ok(Decision { verdict, policies: Vec::new(), errors: Vec::new() });
         }
-        let subject = resource.subject(identity, action);
-        let given = subject.type_name(&self.model.types);
+        let target = resource.target(identity, action);
+        let given = target.type_name(&self.model.types);
         if !described.resources.contains(given) {
             let expected = described.resources.iter().map(ToString::to_string).collect();
             return Err(NoDecision::About { action, expected, given: given.to_string() });
         }
-        let question = Question::new(self.model, identity, &described.entity, &subject, address)
+        if let Some(missing) = described.facts.iter().find_map(|fact| fact.missing(resource)) {
+            return Err(NoDecision::Unstated { action, missing });
+        }
+        let question = Question::new(self.model, identity, described, &target, resource, address)
             .map_err(NoDecision::Question)?;
         Ok(self.ask(&question))
     }
@@ -147,19 +162,18 @@ impl Authorizer {
     /// What somebody is told who can never ask for an action, whatever it is about.
     pub(crate) fn refusal_of_caller(&self, identity: &Identity, action: Action) -> Option<Error> {
         let verdict = self.model.action(action)?.callers.refuse(identity)?;
-        Decision { verdict, policies: Vec::new(), errors: Vec::new() }.refusal(action, &Resource::default())
+        Decision { verdict, policies: Vec::new(), errors: Vec::new() }.refusal(
+            identity,
+            action,
+            &Resource::default(),
+        )
     }
 
-    /// What an action would be about, of names that nobody has put into a path.
-    pub(crate) fn resource(
-        &self,
-        action: Action,
-        environment: Option<EnvironmentName>,
-        object: Object,
-    ) -> Resource {
+    /// What an action would be about that somebody only asks about, in an environment or in none.
+    pub(crate) fn resource(&self, action: Action, stated: Resource) -> Resource {
         match self.model.action(action) {
-            Some(described) => Resource::of(described, &self.model.types, environment, object),
-            None => Resource { environment, object },
+            Some(described) => stated.of(described, &self.model.types),
+            None => stated,
         }
     }
 
@@ -228,12 +242,15 @@ impl Decision {
     }
 
     /// What the caller is told, unless it may be done. It does not say whether the thing exists.
-    pub(crate) fn refusal(&self, action: Action, resource: &Resource) -> Option<Error> {
+    pub(crate) fn refusal(&self, identity: &Identity, action: Action, resource: &Resource) -> Option<Error> {
         match self.verdict {
             Verdict::Allowed => None,
             Verdict::Unauthenticated => Some(Error::Unauthenticated("this call needs a client certificate")),
             Verdict::WrongCaller(caller) => Some(Error::Denied { caller }),
-            Verdict::Denied => Some(Error::NotAllowed { action, environment: resource.environment.clone() }),
+            Verdict::Denied => {
+                let denial = Denial::new(identity, action, resource, &self.policies);
+                Some(Error::NotAllowed(Box::new(denial)))
+            }
         }
     }
 }

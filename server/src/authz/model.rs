@@ -10,6 +10,7 @@ use cedar_policy::{
 use secretfs_wire::Action;
 
 use super::Verdict;
+use super::context::Fact;
 use super::text::{PolicyError, parse};
 use crate::authn::Identity;
 
@@ -52,6 +53,8 @@ pub(super) struct ActionModel {
     pub(super) callers: Callers,
     /// What it can be about.
     pub(super) resources: Vec<EntityTypeName>,
+    /// What else there is to say of it.
+    pub(super) facts: &'static [Fact],
 }
 
 /// Whom an action can be asked by. Which of them may do it is for policies to say.
@@ -131,7 +134,10 @@ impl Model {
                 callers.operator |= *principal == types.operator;
             }
             let resources = schema.resources_for_action(&uid).into_iter().flatten().cloned().collect();
-            actions.insert(*action, ActionModel { entity: entity.clone(), callers, resources });
+            actions.insert(
+                *action,
+                ActionModel { entity: entity.clone(), callers, resources, facts: Fact::of(*action) },
+            );
         }
         let mut builtin = PolicySet::new();
         let validator = Validator::new(schema.clone());

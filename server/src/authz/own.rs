@@ -27,7 +27,7 @@ impl OwnPolicies {
     pub(super) fn read(directory: &Path) -> Result<Self, PolicyError> {
         let fault = |path: &Path, problem: String| PolicyError::new(path.display(), None, problem);
         let unreadable = |error: io::Error| fault(directory, format!("cannot be read: {error}"));
-        check_owner(directory, &fs::metadata(directory).map_err(unreadable)?)?;
+        refuse_writable_by_all(directory, &fs::metadata(directory).map_err(unreadable)?)?;
         let mut paths: Vec<PathBuf> = Vec::new();
         for entry in fs::read_dir(directory).map_err(unreadable)? {
             let path = entry.map_err(unreadable)?.path();
@@ -55,7 +55,7 @@ impl OwnPolicies {
 }
 
 /// Whoever writes a policy decides who may do what.
-fn check_owner(path: &Path, metadata: &fs::Metadata) -> Result<(), PolicyError> {
+fn refuse_writable_by_all(path: &Path, metadata: &fs::Metadata) -> Result<(), PolicyError> {
     match metadata.mode() & 0o002 {
         0 => Ok(()),
         _ => Err(PolicyError::new(path.display(), None, "can be written by everybody; chmod o-w")),
@@ -70,7 +70,7 @@ fn read(path: &Path, room: u64) -> Result<String, PolicyError> {
         return Err(fault("is not a file".to_owned()));
     }
     let file = File::open(path).map_err(unreadable)?;
-    check_owner(path, &file.metadata().map_err(unreadable)?)?;
+    refuse_writable_by_all(path, &file.metadata().map_err(unreadable)?)?;
     let mut text = String::new();
     file.take(room + 1).read_to_string(&mut text).map_err(unreadable)?;
     match text.len() as u64 > room {

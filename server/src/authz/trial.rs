@@ -3,11 +3,12 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
+use secretfs_wire::api::Facts;
 use secretfs_wire::audit::Object;
 use secretfs_wire::{Action, EnvironmentName, Grant, NodeId, NodeName, OperatorName};
 use serde::{Deserialize, Serialize};
 
-use super::{Authorizer, PolicyError};
+use super::{Authorizer, PolicyError, Resource};
 use crate::authn::{Identity, NodeIdentity, OperatorIdentity};
 use crate::error::chain;
 
@@ -47,6 +48,9 @@ pub struct PolicyCase {
     /// On what.
     #[serde(default)]
     pub object: Object,
+    /// What such a call says beside.
+    #[serde(default)]
+    pub facts: Facts,
     /// From which address [default: 127.0.0.1].
     #[serde(default)]
     pub address: Option<IpAddr>,
@@ -139,7 +143,8 @@ impl PolicyTrial {
             let problem = "the case names neither an operator nor a node that asks".to_owned();
             return CaseOutcome { errors: vec![problem], ..outcome };
         };
-        let resource = self.0.resource(case.action, case.environment.clone(), case.object.clone());
+        let PolicyCase { environment, object, facts, .. } = case.clone();
+        let resource = self.0.resource(case.action, Resource { environment, object, facts });
         let address = case.address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
         match self.0.decide(&identity, case.action, &resource, address) {
             Ok(decision) => {

@@ -18,7 +18,9 @@ mod sqlite;
 mod templates;
 mod tokens;
 
-use secretfs_wire::{KeyFingerprint, KeyReference, ServiceName, TargetName, TokenId};
+use secretfs_wire::{
+    EnvironmentName, KeyFingerprint, KeyReference, OperatorName, ServiceName, TargetName, TokenId,
+};
 
 use crate::error::Cause;
 
@@ -97,8 +99,10 @@ pub(crate) enum StoreError {
     TokenUsed { id: TokenId, node: String },
     #[error("operator {name} is the last one who can administer everything")]
     LastAdmin { name: String },
-    #[error("operator {name} does not have roles in environment {environment} alone")]
-    OutsideScope { name: String, environment: String },
+    #[error("operator {name} was enrolled in one environment, and can have roles in that one only")]
+    RoleOutsideScope { name: OperatorName },
+    #[error("operator {name} was not enrolled in environment {environment}")]
+    OtherScope { name: OperatorName, environment: EnvironmentName },
 
     #[error("the disk is full")]
     Full(#[source] Cause),

@@ -9,6 +9,8 @@ use super::StoreError;
 pub(crate) struct NewOperator {
     pub(crate) name: OperatorName,
     pub(crate) id: OperatorId,
+    /// The one environment that answers for who it is; `None` for all.
+    pub(crate) scope: Option<EnvironmentName>,
     pub(crate) grants: Vec<Grant>,
     pub(crate) created: Timestamp,
     pub(crate) certificate_expires: Option<Timestamp>,
@@ -25,8 +27,10 @@ pub(crate) struct NewEnrolment {
 
 /// Operators, the roles that they have, and the tokens that they log in with.
 ///
-/// A `scope` is the one environment that the caller may decide in. Within one, an operator is changed as
-/// a whole only if they have roles there and nowhere else, and is shown with the roles that count there.
+/// A `scope` is the one environment that the caller may decide in, or `None` for all. Whoever makes a token
+/// can become who it is for, so an operator keeps the scope that the token was made in and has no role
+/// outside of it. Within an environment nobody is enrolled who has another scope, and an operator is shown
+/// with the roles that count there.
 #[async_trait]
 pub(crate) trait Operators: Send + Sync {
     /// Refuses a name that is taken.
@@ -39,7 +43,7 @@ pub(crate) trait Operators: Send + Sync {
         id: Option<OperatorId>,
     ) -> Result<Option<Vec<Grant>>, StoreError>;
 
-    /// By name; within a scope those who have a role that counts there.
+    /// By name; within a scope those who have it, and those who have a role that counts there.
     async fn operators(
         &self,
         scope: Option<&EnvironmentName>,
@@ -48,8 +52,9 @@ pub(crate) trait Operators: Send + Sync {
 
     async fn operator(&self, name: &OperatorName, now: Timestamp) -> Result<Operator, StoreError>;
 
-    /// Refuses the last one who can act as an administrator of everything. The join tokens that the
-    /// operator has made, in any environment, and nobody has used go with them; how many these were.
+    /// Within an environment only the roles there are taken, unless it is the operator's scope. Refuses the
+    /// last one who can act as an administrator of everything. The open join tokens that the operator has
+    /// made, in that environment or, with the operator, in any, go too; how many these were.
     async fn remove_operator(
         &self,
         name: &OperatorName,
@@ -57,8 +62,7 @@ pub(crate) trait Operators: Send + Sync {
         now: Timestamp,
     ) -> Result<u64, StoreError>;
 
-    /// Gives a role that the operator may have already. An open enrolment that was made for one
-    /// environment is worthless once there is a role elsewhere: whoever made it could not give that.
+    /// Gives a role that the operator may have already. Refuses one outside of the operator's scope.
     async fn grant(&self, name: &OperatorName, grant: &Grant, now: Timestamp)
     -> Result<Operator, StoreError>;
 
@@ -71,7 +75,8 @@ pub(crate) trait Operators: Send + Sync {
         now: Timestamp,
     ) -> Result<Operator, StoreError>;
 
-    /// Remembers an enrolment token in the place of an older one.
+    /// Remembers an enrolment token in the place of an older one, unless that has a wider scope. An operator
+    /// as whom nobody has logged in has its scope at once.
     async fn enroll(
         &self,
         name: &OperatorName,
@@ -79,11 +84,19 @@ pub(crate) trait Operators: Send + Sync {
         now: Timestamp,
     ) -> Result<(), StoreError>;
 
+    /// Forgets an enrolment token that is still good, unless it has a wider scope.
+    async fn cancel_enrolment(
+        &self,
+        name: &OperatorName,
+        scope: Option<&EnvironmentName>,
+        now: Timestamp,
+    ) -> Result<(), StoreError>;
+
     /// Whose a token is that is still good, so that a certificate can be made out.
     async fn enrolled(&self, digest: &[u8; 32], now: Timestamp) -> Result<OperatorName, StoreError>;
 
-    /// Uses a token up and gives the operator a new id, both or neither. Certificates with another id
-    /// are good for nothing from then on.
+    /// Uses a token up and gives the operator a new id and the token's scope, all or nothing. Certificates
+    /// with another id are good for nothing from then on.
     async fn log_in(
         &self,
         digest: &[u8; 32],
@@ -101,7 +114,7 @@ pub(crate) trait Operators: Send + Sync {
     ) -> Result<(), StoreError>;
 
     /// Makes an operator an administrator of everything, who may be there already, and remembers an
-    /// enrolment token for them.
+    /// enrolment token for them. One whom a single environment enrolled is shut out until it is used.
     async fn recover(
         &self,
         name: &OperatorName,

@@ -116,6 +116,11 @@ impl fmt::Display for Labels {
 pub struct Selector(Labels);
 
 impl Selector {
+    /// The labels that a node has to have.
+    pub fn labels(&self) -> &Labels {
+        &self.0
+    }
+
     /// Whether a node with these labels is chosen.
     pub fn matches(&self, labels: &Labels) -> bool {
         self.0.iter().all(|(key, value)| labels.0.get(key).is_some_and(|has| has == value))

@@ -3,7 +3,7 @@ use futures::TryStreamExt as _;
 use secretfs_wire::audit::Line;
 
 use super::super::config::ConfigFile;
-use super::super::connect::Operator;
+use super::super::connect::{Operator, ScopeArgs};
 use super::super::error::Failure;
 use super::super::{Global, output};
 use super::log::{Entry, Log};
@@ -18,18 +18,16 @@ pub(in crate::cli) struct TailArgs {
     /// Show what comes, too, until it is interrupted
     #[arg(short, long)]
     follow: bool,
-    /// Those of all environments, and what belongs to none
-    #[arg(long)]
-    all_environments: bool,
+    #[command(flatten)]
+    scope: ScopeArgs,
 }
 
 pub(super) async fn run(args: TailArgs, global: &Global, file: &ConfigFile) -> Result<(), Failure> {
     global.start_logging("warn")?;
     let operator = Operator::new(global, file)?;
-    let environment = operator.environment_name().filter(|_| !args.all_environments);
     let extent = AuditExtent {
         last: Some(args.count),
-        environment: environment.cloned(),
+        environment: operator.scope(&args.scope).cloned(),
         follow: args.follow,
         ..AuditExtent::default()
     };

@@ -20,7 +20,8 @@ pub(super) const TEST_EXAMPLE: &str = "Example:\n  secretfs policy test --polici
     grants = [{ role = \"editor\", environment = \"prod\" }, { role = \"granter\" }]\n  \
     action = \"service.attach\"\n  \
     environment = \"prod\"\n  \
-    object = { service = \"web\" }\n  \
+    object = { service = \"web\", secret = \"db_password\" }\n  \
+    facts = {}                             # what a call says beside: roles, labels, selector, ...\n  \
     address = \"10.1.2.3\"                   # if policies look at it\n  \
     expect = \"deny\"                        # or \"allow\"\n  \
     policy = \"acme/separation\"             # has to be among those that decide, if it is named\n\n\

@@ -4,6 +4,7 @@
 mod details;
 mod observe;
 mod recording;
+mod stated;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -63,17 +64,25 @@ pub(super) async fn authorize(
         }
     };
     let recording = recording.by(&identity);
-    let resource = match resource {
-        Ok(resource) => resource,
-        // What is wrong with a name is for those to hear who might have named something.
+    let refusal = app.authorizer.refusal_of_caller(&identity, action);
+    let stated = match resource {
+        Ok(resource) if refusal.is_none() => {
+            stated::complete(action, resource, &parts.headers, body, app.config.request_timeout).await
+        }
+        // Nobody is listened to who can never ask for this.
+        other => other.map(|resource| (resource, body)),
+    };
+    let (resource, body) = match stated {
+        Ok(stated) => stated,
+        // What is wrong with a request is for those to hear who might have made it.
         Err(error) => {
-            let refusal = app.authorizer.refusal_of_caller(&identity, action);
             return match limiting.refuse(Some(&identity), refusal.unwrap_or(error)) {
                 Ok(error) => recording.denied(&identity, error).await,
                 Err(wait) => wait.into_response(),
             };
         }
     };
+    let recording = recording.about(&resource);
     let decided = app.authorizer.decide(&identity, action, &resource, address_in(&parts.extensions));
     let decision = match decided {
         Ok(decision) => decision,
@@ -82,7 +91,7 @@ pub(super) async fn authorize(
     for error in &decision.errors {
         tracing::warn!(%identity, %action, error, "a policy cannot be evaluated");
     }
-    let refusal = decision.refusal(action, &resource);
+    let refusal = decision.refusal(&identity, action, &resource);
     let recording = recording.decided(decision.policies);
     if let Some(error) = refusal {
         let error = match limiting.refuse(Some(&identity), error) {

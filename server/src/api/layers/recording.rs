@@ -57,10 +57,16 @@ impl Recording {
         let mut event = Event::new(action, Outcome::Begun, Actor::Anonymous);
         event.address = address;
         // A text that is no name is nobody's.
-        if let Some(Resource { environment, object }) = about.cloned() {
+        if let Some(Resource { environment, object, .. }) = about.cloned() {
             (event.environment, event.object) = (environment, object);
         }
         Self { app: Arc::clone(app), event }
+    }
+
+    /// A call whose body names more of what it is about.
+    pub(super) fn about(mut self, stated: &Resource) -> Self {
+        self.event.object = stated.object.clone();
+        self
     }
 
     /// Who asks.

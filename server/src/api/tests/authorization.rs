@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use axum::body::Body;
+use http::header::CONTENT_TYPE;
 use http::{Method, Request, StatusCode};
 use jiff::Timestamp;
 use secretfs_wire::api::ErrorCode;
@@ -15,7 +16,7 @@ use crate::ca::PeerCertificate;
 use crate::testing::{TestManager, node_peer, operator_peer, read};
 
 /// Written out a second time: the routes' own table is what is tested.
-const ROUTES: [(&str, &str, &str); 67] = [
+const ROUTES: [(&str, &str, &str); 69] = [
     ("GET", "/metrics", "manager.metrics"),
     ("GET", "/v1/audit", "audit.read"),
     ("GET", "/v1/audit/checkpoint", "audit.read"),
@@ -67,12 +68,14 @@ const ROUTES: [(&str, &str, &str); 67] = [
     ("POST", "/v1/environments/{environment}/operators/{operator}", "operator.add"),
     ("DELETE", "/v1/environments/{environment}/operators/{operator}", "operator.remove"),
     ("POST", "/v1/environments/{environment}/operators/{operator}/enrolment", "operator.enroll"),
+    ("DELETE", "/v1/environments/{environment}/operators/{operator}/enrolment", "operator.enroll"),
     ("PUT", "/v1/environments/{environment}/operators/{operator}/roles/{role}", "operator.grant"),
     ("DELETE", "/v1/environments/{environment}/operators/{operator}/roles/{role}", "operator.ungrant"),
     ("GET", "/v1/operators", "operator.list"),
     ("POST", "/v1/operators/{operator}", "operator.add"),
     ("DELETE", "/v1/operators/{operator}", "operator.remove"),
     ("POST", "/v1/operators/{operator}/enrolment", "operator.enroll"),
+    ("DELETE", "/v1/operators/{operator}/enrolment", "operator.enroll"),
     ("PUT", "/v1/operators/{operator}/roles/{role}", "operator.grant"),
     ("DELETE", "/v1/operators/{operator}/roles/{role}", "operator.ungrant"),
     ("POST", "/v1/login", "operator.login"),
@@ -141,7 +144,8 @@ async fn every_route_lets_in_whom_it_should() {
             let request = Request::builder()
                 .method(method.parse::<Method>().expect("a method"))
                 .uri(&uri)
-                .body(Body::empty())
+                .header(CONTENT_TYPE, "application/json")
+                .body(Body::from(body_for(method, path)))
                 .expect("a request");
             let response = manager.send(certificate.as_ref(), request).await;
             let told = match response.status() {
@@ -161,6 +165,19 @@ pub(super) fn fill(path: &str, environment: &str) -> String {
     ["{secret}", "{service}", "{target}", "{node}", "{key}", "{operator}"]
         .iter()
         .fold(path, |path, parameter| path.replace(parameter, "absent"))
+}
+
+/// A body that can be decided about, of a call whose body is. It is refused all the same.
+pub(super) fn body_for(method: &str, path: &str) -> &'static str {
+    match (method, path.rsplit_once('/')) {
+        ("POST", Some((_, "attachments"))) => r#"{"secret":"absent"}"#,
+        ("POST", Some((_, "assignments"))) => r#"{"node":"absent"}"#,
+        ("POST", Some((_, "tokens"))) => r#"{"ttl_seconds":0}"#,
+        ("POST", Some((operators, "{operator}"))) if operators.ends_with("/operators") => {
+            r#"{"roles":[],"ttl_seconds":0}"#
+        }
+        _ => "{}",
+    }
 }
 
 pub(super) fn documented(manager: &TestManager) -> BTreeSet<String> {

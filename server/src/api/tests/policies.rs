@@ -59,9 +59,61 @@ async fn a_denial_says_what_for_and_not_whether_it_exists() {
     let error = denied("/v1/environments/prod").await;
     assert_eq!(error.code, ErrorCode::Denied);
     assert_eq!(error.message, "no policy allows this operator environment.remove in environment prod");
-    assert!(error.hint.expect("a hint").contains("secretfs -e prod policy explain environment.remove"));
+    let why = "`secretfs policy explain environment.remove -e prod` says why";
+    assert_eq!(error.hint.expect("a hint"), format!("it takes a role that allows it; {why}"));
     let [here, absent] = [denied("/v1/environments/dev").await, denied("/v1/environments/none").await];
     assert_eq!(here.message.replace("dev", "none"), absent.message);
+}
+
+#[tokio::test]
+async fn a_denial_tells_whoever_asks_what_they_can_do_about_it() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let policies = r#"@id("acme/frozen") forbid (principal, action in [Action::"edit", Action::"serve"], resource);
+        @id("acme/closed") forbid (principal, action == Action::"node.join", resource);"#;
+    fs::write(directory.path().join("own.cedar"), policies).expect("a file");
+    let manager = TestManager::start_with_policies(directory.path()).await;
+    let error = async |role: Role, method: Method, path: &str, body: serde_json::Value| {
+        let answer = call(&manager, &[(role, Some("prod"))], method, path, body).await;
+        assert_eq!(answer.status, StatusCode::FORBIDDEN, "{path}");
+        (answer.error().message, answer.error().hint.expect("a hint"))
+    };
+    let rotate = "/v1/environments/prod/secrets/db/versions";
+    let (message, hint) = error(Role::Editor, Method::POST, rotate, json!(null)).await;
+    assert_eq!(message, "policy acme/frozen forbids this operator secret.rotate in environment prod");
+    assert_eq!(hint, "`secretfs policy explain secret.rotate -e prod --secret db` says why");
+    // All that was asked is in the question.
+    for (method, path, body, question) in [
+        (
+            Method::PUT,
+            "/v1/operators/bob/roles/admin",
+            json!(null),
+            "operator.grant --all-environments --operator bob --role admin",
+        ),
+        (
+            Method::POST,
+            "/v1/environments/prod/services/web/assignments",
+            json!({ "selector": "role=web,zone=a" }),
+            "service.assign -e prod --service web --selector role=web,zone=a",
+        ),
+        (
+            Method::POST,
+            "/v1/environments/prod/tokens",
+            json!({ "ttl_seconds": 60, "approval": true, "labels": { "role": "web", "zone": "a" } }),
+            "token.create -e prod --label role=web,zone=a --approval",
+        ),
+    ] {
+        let (message, hint) = error(Role::Editor, method, path, body).await;
+        assert!(message.starts_with("no policy allows this operator "), "{message}");
+        assert!(hint.contains(&format!("`secretfs policy explain {question}`")), "{hint}");
+    }
+
+    let node = node_peer(&manager.join("prod", "web-1", false).await);
+    let answer = manager.post(Some(&node), "/v1/node/session", &json!(null)).await;
+    assert_eq!(answer.error().message, "policy acme/frozen forbids this node node.session");
+    assert_eq!(answer.error().hint, None, "it cannot ask");
+    let answer = manager.post(None, "/v1/join", &json!(null)).await;
+    assert_eq!(answer.error().message, "a policy forbids a caller without a certificate node.join");
+    assert_eq!(answer.error().hint, None);
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use crate::authz::own::OwnPolicies;
 use crate::authz::{Authorizer, PolicyError};
 
 const ROTATE: (Action, &str) = (Action::SecretRotate, "environment/prod/secret/db_password");
-const ATTACH: (Action, &str) = (Action::ServiceAttach, "environment/prod/service/web");
+const ATTACH: (Action, &str) = (Action::ServiceAttach, "environment/prod/service/web/secret/db");
 
 fn directory(files: &[(&str, &str)]) -> TempDir {
     let directory = tempfile::tempdir().expect("a directory");

@@ -53,7 +53,7 @@ fn roles_add_up_and_each_decision_names_its_policies() {
     let both = operator(&["prod/editor", "prod/granter", "dev/viewer"]);
     for (action, path, policies) in [
         (Action::SecretRotate, "environment/prod/secret/db", &["secretfs/editor"][..]),
-        (Action::ServiceAttach, "environment/prod/service/web", &["secretfs/granter"]),
+        (Action::ServiceAttach, "environment/prod/service/web/secret/db", &["secretfs/granter"]),
         (Action::SecretList, "environment/prod", &["secretfs/editor", "secretfs/granter"]),
         (Action::SecretList, "environment/dev", &["secretfs/viewer"]),
         (Action::SecretRotate, "environment/dev/secret/db", &[]),

@@ -76,13 +76,13 @@ fn what_the_documentation_shows_is_valid() {
     }
     let policies: Vec<_> = blocks.iter().filter(|block| block.contains("@id(")).collect();
     let cases_shown: Vec<_> = blocks.iter().filter(|block| block.contains("[[case]]")).collect();
-    assert_eq!((policies.len(), cases_shown.len()), (2, 1), "{blocks:#?}");
+    assert_eq!((policies.len(), cases_shown.len()), (4, 1), "{blocks:#?}");
     let directory = tempfile::tempdir().expect("a directory");
     for (number, policy) in policies.iter().enumerate() {
         std::fs::write(directory.path().join(format!("{number}.cedar")), policy).expect("a file");
     }
     let trial = PolicyTrial::open(Some(directory.path())).unwrap_or_else(|error| panic!("{error}"));
-    assert_eq!(trial.own_policies(), 4);
+    assert_eq!(trial.own_policies(), 11);
     for case in cases(cases_shown[0]).case {
         let outcome = trial.ask(&case);
         assert!(outcome.passed, "{outcome:#?}");

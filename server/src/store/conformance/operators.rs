@@ -39,6 +39,7 @@ async fn add(store: &dyn Store, text: &str, grants: &[Grant], enrolment: NewEnro
     let new = NewOperator {
         name: name(text),
         id: OperatorId::random(),
+        scope: enrolment.scope.clone(),
         grants: grants.to_vec(),
         created: at(0),
         certificate_expires: None,
@@ -97,6 +98,7 @@ async fn logins(store: &dyn Store) {
     let twice = NewOperator {
         name: alice.clone(),
         id: OperatorId::random(),
+        scope: None,
         grants: vec![],
         created: at(0),
         certificate_expires: None,
@@ -105,7 +107,14 @@ async fn logins(store: &dyn Store) {
     let twice = store.add_operator(twice).await;
     assert!(matches!(twice, Err(StoreError::Exists { kind: "operator", .. })), "{twice:?}");
 
+    store.enroll(&alice, token(6, None), at(3)).await.expect("enrolled");
+    store.cancel_enrolment(&alice, None, at(3)).await.expect("withdrawn");
+    assert!(matches!(store.enrolled(&[6; 32], at(3)).await, Err(StoreError::TokenRefused)));
+    let none = store.cancel_enrolment(&alice, None, at(3)).await;
+    assert!(matches!(none, Err(StoreError::Missing { .. })), "{none:?}");
     store.enroll(&alice, token(4, None), at(3)).await.expect("enrolled");
+    let late = store.cancel_enrolment(&alice, None, at(100)).await;
+    assert!(matches!(late, Err(StoreError::Missing { .. })), "{late:?}");
     store.remove_operator(&alice, None, at(3)).await.expect("removed");
     assert_eq!(store.operator_grants(&alice, Some(second)).await.expect("asked"), None);
     assert!(matches!(store.enrolled(&[4; 32], at(3)).await, Err(StoreError::TokenRefused)));
@@ -159,31 +168,59 @@ async fn roles(store: &dyn Store) {
     store.remove_operator(&bob, None, at(2)).await.expect("removed");
 }
 
-/// Who may decide in one environment gets at nobody who has roles elsewhere.
+/// Who may decide in one environment says who those are whom it enrolled, and nobody else.
 async fn scopes(store: &dyn Store) {
     let (here, there) = (environment(store, "scope-here").await, environment(store, "scope-there").await);
-    let carol = add(store, "carol", &[role(Role::Viewer, Some(&here))], token(20, Some(&here))).await;
-    let dave = add(store, "dave", &[role(Role::Viewer, Some(&there))], token(21, None)).await;
-    let erin = add(store, "erin", &[role(Role::Viewer, None)], token(22, None)).await;
+    let viewer = |environment| role(Role::Viewer, environment);
+    let carol = add(store, "carol", &[viewer(Some(&here))], token(20, Some(&here))).await;
+    let dave = add(store, "dave", &[viewer(Some(&there))], token(21, Some(&there))).await;
+    let erin = add(store, "erin", &[viewer(Some(&here))], token(22, None)).await;
     let nobody = add(store, "nobody", &[], token(23, None)).await;
+    let other = |result: &Result<(), StoreError>| matches!(result, Err(StoreError::OtherScope { .. }));
     for outside in [&dave, &erin, &nobody] {
-        let refused = [
-            store.enroll(outside, token(24, Some(&here)), at(2)).await,
-            store.remove_operator(outside, Some(&here), at(2)).await.map(drop),
-        ];
-        for refused in refused {
-            assert!(matches!(refused, Err(StoreError::OutsideScope { .. })), "{outside}: {refused:?}");
-        }
+        let refused = store.enroll(outside, token(24, Some(&here)), at(2)).await;
+        assert!(other(&refused), "{outside}: {refused:?}");
     }
-    store.enroll(&carol, token(25, Some(&here)), at(2)).await.expect("hers alone");
+    // Of whom it has not enrolled it takes the roles, once.
+    for (outside, has_roles) in [(&dave, false), (&erin, true), (&erin, false), (&nobody, false)] {
+        let removed = store.remove_operator(outside, Some(&here), at(2)).await.map(drop);
+        assert_eq!(other(&removed), !has_roles, "{outside}: {removed:?}");
+    }
+    let listed = store.operators(Some(&here), at(2)).await.expect("a list");
+    assert_eq!(listed.iter().filter(|operator| operator.name == erin).count(), 0);
+
+    store.enroll(&carol, token(25, Some(&here)), at(2)).await.expect("enrolled");
+    let (carols, active) = log_in(store, 25, at(50)).await;
+    assert_eq!(active.scope.as_ref(), Some(&here));
     store.grant(&carol, &role(Role::Editor, Some(&here)), at(2)).await.expect("granted");
-    assert!(store.enrolled(&[25; 32], at(2)).await.is_ok(), "a role in the same environment");
-    // Whoever has that token must not get what somebody else gives.
-    store.grant(&carol, &role(Role::Viewer, Some(&there)), at(2)).await.expect("granted");
-    assert!(matches!(store.enrolled(&[25; 32], at(2)).await, Err(StoreError::TokenRefused)));
+    let stays_here = async || {
+        for outside in [viewer(Some(&there)), viewer(None)] {
+            let refused = store.grant(&carol, &outside, at(2)).await;
+            assert!(matches!(refused, Err(StoreError::RoleOutsideScope { .. })), "{refused:?}");
+        }
+    };
+    stays_here().await;
     store.enroll(&carol, token(26, None), at(2)).await.expect("by who may decide everywhere");
-    store.grant(&carol, &role(Role::Viewer, None), at(2)).await.expect("granted");
-    assert!(store.enrolled(&[26; 32], at(2)).await.is_ok());
+    stays_here().await;
+    assert!(other(&store.enroll(&carol, token(27, Some(&here)), at(2)).await), "a wider token is out");
+    assert!(other(&store.cancel_enrolment(&carol, Some(&here), at(2)).await), "nor is it withdrawn");
+    log_in(store, 26, at(50)).await;
+    assert_eq!(store.operator(&carol, at(2)).await.expect("it").scope, None);
+    store.grant(&carol, &viewer(Some(&there)), at(2)).await.expect("granted");
+    assert!(store.operator_grants(&carol, Some(carols)).await.expect("asked").is_none());
+
+    // As whom nobody has logged in, nobody can act.
+    store.enroll(&dave, token(28, None), at(2)).await.expect("by who may decide everywhere");
+    store.grant(&dave, &viewer(Some(&here)), at(2)).await.expect("granted");
+    assert!(store.enrolled(&[28; 32], at(2)).await.is_ok(), "a role more makes a token no worse");
+
+    // Who was enrolled there goes with an environment.
+    let gone = environment(store, "scope-gone").await;
+    let grace = add(store, "grace", &[role(Role::Admin, Some(&gone))], token(41, Some(&gone))).await;
+    store.grant(&carol, &viewer(Some(&gone)), at(2)).await.expect("granted");
+    store.remove_environment(&gone).await.expect("removed");
+    assert!(matches!(store.operator(&grace, at(2)).await, Err(StoreError::Missing { .. })));
+    assert_eq!(store.operator(&carol, at(2)).await.expect("it").grants.len(), 3);
     for who in [carol, dave, erin, nobody] {
         store.remove_operator(&who, None, at(2)).await.expect("removed");
     }
@@ -223,4 +260,15 @@ async fn the_last_admin(store: &dyn Store) {
     let again = store.operator(&root, at(3)).await.expect("it");
     assert_eq!((again.grants, again.enrolment_expires), (vec![admin], Some(at(100))));
     store.remove_operator(&root, None, at(3)).await.expect("somebody is left");
+
+    // A key that one environment answers for does not administer everything.
+    let viewer = role(Role::Viewer, Some(&prod));
+    let frank = add(store, "frank", &[viewer], token(36, Some(&prod))).await;
+    let (id, _) = log_in(store, 36, at(50)).await;
+    store.recover(&frank, token(37, None), at(3)).await.expect("recovered");
+    assert!(store.operator_grants(&frank, Some(id)).await.expect("asked").is_none());
+    let (id, back) = log_in(store, 37, at(50)).await;
+    assert_eq!((back.scope, back.grants.len()), (None, 2));
+    assert!(store.operator_grants(&frank, Some(id)).await.expect("asked").is_some());
+    store.remove_operator(&frank, None, at(3)).await.expect("somebody is left");
 }

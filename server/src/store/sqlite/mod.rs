@@ -154,11 +154,7 @@ fn inserting(kind: &'static str, name: impl ToString) -> impl FnOnce(sqlx::Error
 
 #[cfg(test)]
 mod tests {
-    use secretfs_wire::api::OperatorState;
-    use secretfs_wire::{Grant, OperatorId, Role};
-
     use super::*;
-    use crate::store::conformance::at;
 
     #[tokio::test]
     async fn sqlite_in_memory_conforms() {
@@ -179,38 +175,5 @@ mod tests {
         use crate::store::Environments as _;
         let store = Sqlite::open(&file).await.expect("the store again");
         assert!(!store.environments().await.expect("environments").is_empty());
-    }
-
-    #[tokio::test]
-    async fn operators_from_before_there_were_roles_go_on_as_administrators() {
-        use crate::store::{NewEnrolment, Operators as _};
-        let directory = tempfile::tempdir().expect("a directory");
-        let file = directory.path().join("store.db");
-        let options = SqliteConnectOptions::new().filename(&file).create_if_missing(true);
-        let pool = SqlitePoolOptions::new().connect_with(options).await.expect("a database");
-        let before = MIGRATIONS.iter().filter(|migration| migration.version < 5).cloned().collect();
-        let migrator = Migrator { migrations: std::borrow::Cow::Owned(before), ..Migrator::DEFAULT };
-        migrator.run(&pool).await.expect("as it was");
-        sqlx::query("INSERT INTO operators (name, created) VALUES ('admin', 0)")
-            .execute(&pool)
-            .await
-            .expect("an operator");
-        pool.close().await;
-
-        let store = Sqlite::open(&file).await.expect("migrated");
-        let admin = "admin".parse().expect("a name");
-        let grants = vec![Grant { role: Role::Admin, environment: None }];
-        assert_eq!(store.operator_grants(&admin, None).await.expect("asked"), Some(grants.clone()));
-        let (now, later) = (at(0), at(100));
-        let shown = store.operator(&admin, now).await.expect("it");
-        assert_eq!((shown.state, shown.certificate_expires), (OperatorState::Active, None));
-        let last = store.remove_operator(&admin, None, now).await;
-        assert!(matches!(last, Err(StoreError::LastAdmin { .. })), "{last:?}");
-        store.operator_renewed(&admin, None, later).await.expect("renewed, still without an id");
-        assert_eq!(store.operator_grants(&admin, None).await.expect("asked"), Some(grants));
-        let enrolment = NewEnrolment { digest: [1; 32], scope: None, expires: later };
-        store.enroll(&admin, enrolment, now).await.expect("enrolled");
-        store.log_in(&[1; 32], OperatorId::random(), later, now).await.expect("logged in");
-        assert_eq!(store.operator_grants(&admin, None).await.expect("asked"), None, "it has an id now");
     }
 }

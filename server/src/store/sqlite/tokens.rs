@@ -87,18 +87,23 @@ impl Tokens for Sqlite {
     }
 }
 
-/// Forgets the open tokens that an operator has made, and says how many these were.
+/// Forgets the open tokens that an operator has made, in one environment or in all, and says how many these
+/// were.
 pub(super) async fn withdraw_tokens_of(
     connection: &mut SqliteConnection,
     maker: &OperatorName,
+    environment: Option<&EnvironmentName>,
     now: Timestamp,
 ) -> Result<u64, StoreError> {
-    let withdrawn =
-        sqlx::query("DELETE FROM tokens WHERE created_by = ? AND used_by IS NULL AND expires > ?")
-            .bind(maker.as_str())
-            .bind(now.as_microsecond())
-            .execute(connection)
-            .await?;
+    let withdrawn = sqlx::query(
+        "DELETE FROM tokens
+         WHERE created_by = ? AND environment = coalesce(?, environment) AND used_by IS NULL AND expires > ?",
+    )
+    .bind(maker.as_str())
+    .bind(environment.map(EnvironmentName::as_str))
+    .bind(now.as_microsecond())
+    .execute(connection)
+    .await?;
     Ok(withdrawn.rows_affected())
 }
 

@@ -30,7 +30,7 @@ pub use open::{LostOpens, Open, OpenReport, REPORT_MAX_OPENS};
 pub use operator::{
     AddOperator, CreatedEnrolment, Enroll, LoggedIn, LoginRequest, Operator, OperatorState, RemovedOperator,
 };
-pub use policy::{Explain, Explanation, PoliciesInForce, Policy, PolicyEffect};
+pub use policy::{Explain, Explanation, Facts, PoliciesInForce, Policy, PolicyEffect};
 pub use secret::{AttachedTo, Rollback, Rotated, Secret, SecretDetails, SecretVersion};
 pub use service::{Assignment, Attach, Attachment, Service, ServiceDetails, Template, TemplateDetails};
 pub use system::{Health, HealthState};

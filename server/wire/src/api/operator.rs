@@ -1,7 +1,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{Grant, OperatorName, Role};
+use crate::{EnvironmentName, Grant, OperatorName, Role};
 
 /// A person or a job that the manager knows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -11,6 +11,10 @@ pub struct Operator {
     pub name: OperatorName,
     /// Whether they can act.
     pub state: OperatorState,
+    /// The one environment that enrolled the operator, and outside of which they have no roles; all if it is
+    /// left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<EnvironmentName>,
     /// The operator's roles, as far as whoever asks may see them.
     pub grants: Vec<Grant>,
     /// When the operator was added.
@@ -56,7 +60,7 @@ impl OperatorState {
 #[serde(deny_unknown_fields)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct AddOperator {
-    /// The roles.
+    /// The roles. In an environment there is at least one.
     pub roles: Vec<Role>,
     /// How long the enrolment token is good for, in seconds: 1 second to 30 days.
     pub ttl_seconds: u64,

@@ -1,14 +1,19 @@
+mod rows;
+#[cfg(test)]
+mod tests;
+
 use async_trait::async_trait;
 use jiff::Timestamp;
 use secretfs_wire::api::{Operator, OperatorState};
 use secretfs_wire::{EnvironmentName, Grant, OperatorId, OperatorName, Role};
-use sqlx::Row as _;
-use sqlx::sqlite::{SqliteConnection, SqliteRow};
+use sqlx::sqlite::SqliteConnection;
 
 use super::columns::{Columns as _, integer};
 use super::tokens::withdraw_tokens_of;
-use super::{Sqlite, inserting, require_environment};
+use super::{Sqlite, require_environment};
 use crate::store::{NewEnrolment, NewOperator, Operators, StoreError};
+
+use rows::{OPERATORS, grant, insert, insert_enrolment, insert_grant, load, operator};
 
 const ADMIN_EVERYWHERE: Grant = Grant { role: Role::Admin, environment: None };
 
@@ -16,13 +21,7 @@ const ADMIN_EVERYWHERE: Grant = Grant { role: Role::Admin, environment: None };
 impl Operators for Sqlite {
     async fn add_operator(&self, new: NewOperator) -> Result<(), StoreError> {
         let mut transaction = self.write().await?;
-        insert(&mut transaction, &new.name, new.id, new.created, new.certificate_expires).await?;
-        for grant in &new.grants {
-            insert_grant(&mut transaction, &new.name, grant).await?;
-        }
-        if let Some(enrolment) = &new.enrolment {
-            insert_enrolment(&mut transaction, &new.name, enrolment).await?;
-        }
+        insert(&mut transaction, &new).await?;
         Ok(transaction.commit().await?)
     }
 
@@ -66,7 +65,9 @@ impl Operators for Sqlite {
             let Ok(at) = operators.binary_search_by(|operator| operator.name.cmp(&name)) else { continue };
             operators[at].grants.extend(grant(row)?.filter(|grant| counts(grant, scope)));
         }
-        operators.retain(|operator| scope.is_none() || !operator.grants.is_empty());
+        operators.retain(|operator| {
+            scope.is_none() || operator.scope.as_ref() == scope || !operator.grants.is_empty()
+        });
         Ok(operators)
     }
 
@@ -83,15 +84,30 @@ impl Operators for Sqlite {
     ) -> Result<u64, StoreError> {
         let mut transaction = self.write().await?;
         let operator = load(&mut transaction, name, now).await?;
-        require_within(&mut transaction, &operator, scope).await?;
-        if operator.grants.contains(&ADMIN_EVERYWHERE) {
-            require_another_admin(&mut transaction, name, now).await?;
-        }
-        sqlx::query("DELETE FROM operators WHERE name = ?")
-            .bind(name.as_str())
-            .execute(&mut *transaction)
-            .await?;
-        let withdrawn = withdraw_tokens_of(&mut transaction, name, now).await?;
+        let withdrawn = match require_scope(&mut transaction, &operator, scope, now).await {
+            Err(StoreError::OtherScope { name, environment }) => {
+                let taken = sqlx::query("DELETE FROM grants WHERE operator = ? AND environment = ?")
+                    .bind(name.as_str())
+                    .bind(environment.as_str())
+                    .execute(&mut *transaction)
+                    .await?;
+                if taken.rows_affected() == 0 {
+                    return Err(StoreError::OtherScope { name, environment });
+                }
+                withdraw_tokens_of(&mut transaction, &name, Some(&environment), now).await?
+            }
+            decided => {
+                decided?;
+                if operator.grants.contains(&ADMIN_EVERYWHERE) {
+                    require_another_admin(&mut transaction, name, now).await?;
+                }
+                sqlx::query("DELETE FROM operators WHERE name = ?")
+                    .bind(name.as_str())
+                    .execute(&mut *transaction)
+                    .await?;
+                withdraw_tokens_of(&mut transaction, name, None, now).await?
+            }
+        };
         transaction.commit().await?;
         Ok(withdrawn)
     }
@@ -106,15 +122,11 @@ impl Operators for Sqlite {
         if let Some(environment) = &grant.environment {
             require_environment(&mut transaction, environment).await?;
         }
-        load(&mut transaction, name, now).await?;
+        let before = load(&mut transaction, name, now).await?;
+        if before.scope.is_some() && grant.environment != before.scope {
+            return Err(StoreError::RoleOutsideScope { name: before.name });
+        }
         insert_grant(&mut transaction, name, grant).await?;
-        sqlx::query(
-            "DELETE FROM enrolments WHERE operator = ? AND environment IS NOT NULL AND environment IS NOT ?",
-        )
-        .bind(name.as_str())
-        .bind(grant.environment.as_ref().map(EnvironmentName::as_str))
-        .execute(&mut *transaction)
-        .await?;
         let operator = load(&mut transaction, name, now).await?;
         transaction.commit().await?;
         Ok(operator)
@@ -156,8 +168,30 @@ impl Operators for Sqlite {
     ) -> Result<(), StoreError> {
         let mut transaction = self.write().await?;
         let operator = load(&mut transaction, name, now).await?;
-        require_within(&mut transaction, &operator, enrolment.scope.as_ref()).await?;
+        require_scope(&mut transaction, &operator, enrolment.scope.as_ref(), now).await?;
+        if operator.state == OperatorState::Invited {
+            set_scope(&mut transaction, name, enrolment.scope.as_ref()).await?;
+        }
         insert_enrolment(&mut transaction, name, &enrolment).await?;
+        Ok(transaction.commit().await?)
+    }
+
+    async fn cancel_enrolment(
+        &self,
+        name: &OperatorName,
+        scope: Option<&EnvironmentName>,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let mut transaction = self.write().await?;
+        let operator = load(&mut transaction, name, now).await?;
+        require_scope(&mut transaction, &operator, scope, now).await?;
+        if operator.enrolment_expires.is_none() {
+            return Err(StoreError::missing("open enrolment of operator", name));
+        }
+        sqlx::query("DELETE FROM enrolments WHERE operator = ?")
+            .bind(name.as_str())
+            .execute(&mut *transaction)
+            .await?;
         Ok(transaction.commit().await?)
     }
 
@@ -178,12 +212,15 @@ impl Operators for Sqlite {
         now: Timestamp,
     ) -> Result<Operator, StoreError> {
         let mut transaction = self.write().await?;
-        let row = sqlx::query("DELETE FROM enrolments WHERE digest = ? AND expires > ? RETURNING operator")
+        let used = "DELETE FROM enrolments WHERE digest = ? AND expires > ? RETURNING operator, scope";
+        let row = sqlx::query(used)
             .bind(digest.as_slice())
             .bind(now.as_microsecond())
             .fetch_optional(&mut *transaction)
-            .await?;
-        let name: OperatorName = row.ok_or(StoreError::TokenRefused)?.parsed("operator")?;
+            .await?
+            .ok_or(StoreError::TokenRefused)?;
+        let name: OperatorName = row.parsed("operator")?;
+        set_scope(&mut transaction, &name, row.optional("scope")?.as_ref()).await?;
         sqlx::query("UPDATE operators SET id = ?, certificate_expires = ? WHERE name = ?")
             .bind(integer(id.as_u64()))
             .bind(certificate_expires.as_microsecond())
@@ -222,7 +259,25 @@ impl Operators for Sqlite {
         let mut transaction = self.write().await?;
         match load(&mut transaction, name, now).await {
             Err(StoreError::Missing { .. }) => {
-                insert(&mut transaction, name, OperatorId::random(), now, None).await?;
+                let new = NewOperator {
+                    name: name.clone(),
+                    id: OperatorId::random(),
+                    scope: None,
+                    grants: Vec::new(),
+                    created: now,
+                    certificate_expires: None,
+                    enrolment: None,
+                };
+                insert(&mut transaction, &new).await?;
+            }
+            Ok(Operator { scope: Some(_), .. }) => {
+                // Whoever has that key was not to administer everything.
+                set_scope(&mut transaction, name, None).await?;
+                sqlx::query("UPDATE operators SET id = ?, certificate_expires = NULL WHERE name = ?")
+                    .bind(integer(OperatorId::random().as_u64()))
+                    .bind(name.as_str())
+                    .execute(&mut *transaction)
+                    .await?;
             }
             other => other.map(drop)?,
         }
@@ -237,20 +292,39 @@ fn counts(grant: &Grant, scope: Option<&EnvironmentName>) -> bool {
     scope.is_none_or(|scope| grant.environment.as_ref().is_none_or(|environment| environment == scope))
 }
 
-/// Who may decide in one environment only, may not decide over somebody who has roles elsewhere, and
-/// not over somebody who has none at all.
-async fn require_within(
+/// Who may decide in one environment only, does not decide who somebody is whom another one or all have
+/// enrolled, or have a token out for.
+async fn require_scope(
     connection: &mut SqliteConnection,
     operator: &Operator,
     scope: Option<&EnvironmentName>,
+    now: Timestamp,
 ) -> Result<(), StoreError> {
     let Some(environment) = scope else { return Ok(()) };
     require_environment(connection, environment).await?;
-    let is_here = |grant: &Grant| grant.environment.as_ref() == Some(environment);
-    if operator.grants.is_empty() || !operator.grants.iter().all(is_here) {
-        let (name, environment) = (operator.name.to_string(), environment.to_string());
-        return Err(StoreError::OutsideScope { name, environment });
+    let wider = sqlx::query("SELECT 1 FROM enrolments WHERE operator = ? AND scope IS NOT ? AND expires > ?")
+        .bind(operator.name.as_str())
+        .bind(environment.as_str())
+        .bind(now.as_microsecond())
+        .fetch_optional(connection)
+        .await?;
+    if operator.scope.as_ref() != scope || wider.is_some() {
+        let (name, environment) = (operator.name.clone(), environment.clone());
+        return Err(StoreError::OtherScope { name, environment });
     }
+    Ok(())
+}
+
+async fn set_scope(
+    connection: &mut SqliteConnection,
+    name: &OperatorName,
+    scope: Option<&EnvironmentName>,
+) -> Result<(), StoreError> {
+    sqlx::query("UPDATE operators SET scope = ? WHERE name = ?")
+        .bind(scope.map(EnvironmentName::as_str))
+        .bind(name.as_str())
+        .execute(connection)
+        .await?;
     Ok(())
 }
 
@@ -272,107 +346,4 @@ async fn require_another_admin(
     .await?
     .map(|_| ())
     .ok_or_else(|| StoreError::LastAdmin { name: name.to_string() })
-}
-
-async fn insert(
-    connection: &mut SqliteConnection,
-    name: &OperatorName,
-    id: OperatorId,
-    created: Timestamp,
-    certificate_expires: Option<Timestamp>,
-) -> Result<(), StoreError> {
-    sqlx::query("INSERT INTO operators (name, id, created, certificate_expires) VALUES (?, ?, ?, ?)")
-        .bind(name.as_str())
-        .bind(integer(id.as_u64()))
-        .bind(created.as_microsecond())
-        .bind(certificate_expires.map(|time| time.as_microsecond()))
-        .execute(connection)
-        .await
-        .map_err(inserting("operator", name))?;
-    Ok(())
-}
-
-async fn insert_grant(
-    connection: &mut SqliteConnection,
-    name: &OperatorName,
-    grant: &Grant,
-) -> Result<(), StoreError> {
-    if let Some(environment) = &grant.environment {
-        require_environment(connection, environment).await?;
-    }
-    sqlx::query("INSERT INTO grants (operator, role, environment) VALUES (?, ?, ?) ON CONFLICT DO NOTHING")
-        .bind(name.as_str())
-        .bind(grant.role.as_str())
-        .bind(grant.environment.as_ref().map(EnvironmentName::as_str))
-        .execute(connection)
-        .await?;
-    Ok(())
-}
-
-async fn insert_enrolment(
-    connection: &mut SqliteConnection,
-    name: &OperatorName,
-    enrolment: &NewEnrolment,
-) -> Result<(), StoreError> {
-    sqlx::query(
-        "INSERT OR REPLACE INTO enrolments (operator, digest, environment, expires) VALUES (?, ?, ?, ?)",
-    )
-    .bind(name.as_str())
-    .bind(enrolment.digest.as_slice())
-    .bind(enrolment.scope.as_ref().map(EnvironmentName::as_str))
-    .bind(enrolment.expires.as_microsecond())
-    .execute(connection)
-    .await?;
-    Ok(())
-}
-
-/// One operator, or all.
-const OPERATORS: &str = "SELECT name, id, created, certificate_expires, expires AS enrolment_expires
-     FROM operators LEFT JOIN enrolments ON operator = name WHERE ?1 IS NULL OR name = ?1 ORDER BY name";
-
-async fn load(
-    connection: &mut SqliteConnection,
-    name: &OperatorName,
-    now: Timestamp,
-) -> Result<Operator, StoreError> {
-    let row = sqlx::query(OPERATORS)
-        .bind(name.as_str())
-        .fetch_optional(&mut *connection)
-        .await?
-        .ok_or_else(|| StoreError::missing("operator", name))?;
-    let rows = sqlx::query("SELECT * FROM grants WHERE operator = ? ORDER BY environment, role")
-        .bind(name.as_str())
-        .fetch_all(connection)
-        .await?;
-    let grants = rows.iter().filter_map(|row| grant(row).transpose()).collect::<Result<_, _>>()?;
-    Ok(Operator { grants, ..operator(&row, now)? })
-}
-
-/// Without the roles.
-fn operator(row: &SqliteRow, now: Timestamp) -> Result<Operator, StoreError> {
-    let certificate_expires = row.optional_time("certificate_expires")?;
-    let state = match (certificate_expires, row.try_get::<Option<i64>, _>("id")?) {
-        (Some(expires), _) if expires <= now => OperatorState::Expired,
-        (Some(_), _) | (None, None) => OperatorState::Active,
-        (None, Some(_)) => OperatorState::Invited,
-    };
-    Ok(Operator {
-        name: row.parsed("name")?,
-        state,
-        grants: Vec::new(),
-        created: row.time("created")?,
-        certificate_expires,
-        enrolment_expires: row.optional_time("enrolment_expires")?.filter(|expires| *expires > now),
-    })
-}
-
-/// `None` in the row of an operator who has none.
-fn grant(row: &SqliteRow) -> Result<Option<Grant>, StoreError> {
-    if row.try_get::<Option<&str>, _>("role")?.is_none() {
-        return Ok(None);
-    }
-    let environment: Option<&str> = row.try_get("environment")?;
-    let environment = environment.map(str::parse).transpose();
-    let environment = environment.map_err(|_| StoreError::Corrupt { column: "environment" })?;
-    Ok(Some(Grant { role: row.parsed("role")?, environment }))
 }

@@ -12,7 +12,7 @@ use crate::client::EnvironmentClient;
 
 /// Join tokens.
 #[derive(Debug, Subcommand)]
-pub(super) enum TokenCommand {
+pub(in crate::cli) enum TokenCommand {
     /// Create a token that joins one node, once
     #[command(after_help = "Examples:\n  secretfs node token create --ttl 10m --label role=web\n  \
         secretfs node token create --name db-1")]

@@ -55,7 +55,7 @@ pub(crate) enum Error {
     LastAdmin { name: String },
     #[error("operator {name} was enrolled in one environment, and can have roles in that one only")]
     RoleOutsideScope { name: OperatorName },
-    #[error("operator {name} was not enrolled in environment {environment}")]
+    #[error("who operator {name} is, is not for environment {environment} to decide")]
     OtherScope { name: OperatorName, environment: EnvironmentName },
     #[error("policy {policy} names operator {name}, so no single environment says who that is")]
     NamedByPolicy { name: OperatorName, policy: String },

@@ -172,7 +172,7 @@ impl Authorizer {
     /// What an action would be about that somebody only asks about, in an environment or in none.
     pub(crate) fn resource(&self, action: Action, stated: Resource) -> Resource {
         match self.model.action(action) {
-            Some(described) => stated.of(described, &self.model.types),
+            Some(described) => stated.for_action(described, &self.model.types),
             None => stated,
         }
     }

@@ -103,7 +103,7 @@ impl Resource {
     }
 
     /// The same, without the environment where the action is about nothing in one.
-    pub(super) fn of(self, action: &ActionModel, types: &Types) -> Self {
+    pub(super) fn for_action(self, action: &ActionModel, types: &Types) -> Self {
         let inside = [&types.environment, &types.secret, &types.service, &types.node];
         let takes_one = action.resources.iter().any(|about| inside.contains(&about));
         Self { environment: self.environment.filter(|_| takes_one), ..self }

@@ -101,7 +101,7 @@ pub(crate) enum StoreError {
     LastAdmin { name: String },
     #[error("operator {name} was enrolled in one environment, and can have roles in that one only")]
     RoleOutsideScope { name: OperatorName },
-    #[error("operator {name} was not enrolled in environment {environment}")]
+    #[error("who operator {name} is, is not for environment {environment} to decide")]
     OtherScope { name: OperatorName, environment: EnvironmentName },
 
     #[error("the disk is full")]

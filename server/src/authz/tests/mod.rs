@@ -109,8 +109,16 @@ fn what_is_no_question_is_refused() {
     let authorizer = Authorizer::open(None).expect("the built-in policies");
     let address: IpAddr = "::1".parse().expect("an address");
     let admin = operator(&["admin"]);
-    for (action, path) in [(Action::FileOpen, "environment/prod"), (Action::SecretRotate, "environment/prod")]
-    {
+    for (action, path) in [
+        (Action::FileOpen, "environment/prod"),
+        (Action::SecretRotate, "environment/prod"),
+        // Half of a call is none: a forbid that looks at the rest would not see it.
+        (Action::ServiceAttach, "environment/prod/service/web"),
+        (Action::ServiceAssign, "environment/prod/service/web"),
+        (Action::OperatorGrant, "environment/prod/operator/bob"),
+        (Action::OperatorGrant, "operator/bob"),
+        (Action::OperatorEnroll, "environment/prod"),
+    ] {
         assert!(authorizer.decide(&admin, action, &at(path), address).is_err(), "{action} {path}");
     }
     assert!(Resource::from_path([("environment", "a b")]).is_err());

@@ -6,6 +6,7 @@ mod delivery;
 mod identity;
 mod limits;
 mod no_cleartext;
+mod opens;
 mod operators;
 mod policies;
 mod refusals;

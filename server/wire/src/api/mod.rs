@@ -25,7 +25,7 @@ pub use node::{
     ApproveNode, ChangeLabels, CreateToken, CreatedToken, Duplicate, EnvelopeRequest, HeardInstance,
     JoinRequest, Joined, Node, NodeState, RenewRequest, Renewed, Session, Token, TokenState,
 };
-pub use open::{LostOpens, Open, OpenReport, REPORT_MAX_OPENS};
+pub use open::{LostOpens, Open, OpenReport, OpenedVersion, REPORT_MAX_OPENS};
 pub use operator::{AddOperator, CreatedEnrolment, Enroll, LoggedIn, LoginRequest, Operator, OperatorState};
 pub use policy::{Explain, Explanation, PoliciesInForce, Policy, PolicyEffect};
 pub use secret::{AttachedTo, Rollback, Rotated, Secret, SecretDetails, SecretVersion};

@@ -100,23 +100,23 @@ async fn those_that_somebody_waits_for_do_not_keep_the_others_back() {
     for request in 1..=300 {
         let _ = auditor.record(attempt(&db, 2 * request, false));
     }
-    let open = async |request: u64| {
-        let Recorded::Pending(recorded) = auditor.record(attempt(&key, 2 * request, false)) else {
-            panic!("it waits")
-        };
-        let before = audit.lock_urgent().len();
-        let opened = tokio::spawn(recorded);
-        while audit.lock_urgent().len() == before {
+    let open = |request: u64| match auditor.record(attempt(&key, 2 * request, false)) {
+        Recorded::Written => panic!("it waits"),
+        Recorded::Pending(recorded) => tokio::spawn(recorded),
+    };
+    let until_waiting = async |count| {
+        while audit.lock_urgent().len() < count {
             tokio::task::yield_now().await;
         }
-        opened
     };
-    let mut waiting = open(1000).await;
+    let mut waiting = open(1000);
+    until_waiting(1).await;
     let (mut told, mut rounds) = (0, 0);
     while told < 300 && rounds < 10 {
         rounds += 1;
         let batch = audit.next(REPORT_MAX_OPENS, 0).expect("news");
-        let next = open(1000 + rounds).await;
+        let next = open(1000 + rounds);
+        until_waiting(2).await;
         told += batch.opens().iter().filter(|open| open.target.as_str() == "db").count();
         audit.acknowledge(batch);
         assert_eq!(waiting.await.expect("no panic"), Ok(()), "who waits is in each report");

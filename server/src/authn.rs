@@ -91,6 +91,12 @@ impl NodeIdentity {
         let Self { environment, name, id } = self;
         Actor::Node { environment: environment.clone(), name: name.clone(), id: *id }
     }
+
+    /// As its certificate names it.
+    pub(crate) fn subject(&self) -> Subject {
+        let Self { environment, name, id } = self;
+        Subject::Node { environment: environment.clone(), name: name.clone(), id: *id }
+    }
 }
 
 impl std::fmt::Display for Identity {

@@ -1,7 +1,7 @@
 //! What is opened at this node, and by whom, until the manager has it on record.
 //!
 //! - [`seam`]: what the file system says of an open, and to whom
-//! - [`record`]: an open as words
+//! - [`record`]: an open as words; [`words`]: numbers and texts as words
 //! - [`ring`]: the records, in memory that outlives the worker
 //! - [`processes`]: who opens, as the [witness](crate::witness) tells
 //!
@@ -16,28 +16,29 @@ mod seam;
 pub(crate) mod test_auditor;
 #[cfg(test)]
 mod tests;
+mod words;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
+use std::iter;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::FutureExt as _;
 use jiff::Timestamp;
-use secretfs_wire::VersionId;
 use secretfs_wire::api::{LostOpens, Open, OpenReport, REPORT_MAX_OPENS};
-use secretfs_wire::audit::AuditMode;
-use secretfs_wire::{ServiceName, TargetName};
+use secretfs_wire::audit::{AuditMode, Unseen};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::timeout_at;
 
-use self::processes::Processes;
-use self::record::{Draft, ProcessWords};
+use self::processes::{Processes, Who};
+use self::record::Draft;
 pub(crate) use self::ring::{Backlog, DEFAULT_BYTES, Ring};
 use self::ring::{Kept, Position};
 #[cfg(feature = "unaudited")]
 pub(crate) use self::seam::Unaudited;
 pub(crate) use self::seam::{Attempt, Auditor, Caller, NotAudited, Recorded};
 use crate::handover::Channel;
+use crate::source::ValueRequest;
 
 /// A report is smaller than this, as JSON: managers take 1 MiB.
 const REPORT_MOST_BYTES: usize = 900 << 10;
@@ -71,10 +72,8 @@ pub(crate) struct MountAuditor {
 struct Opened {
     number: u64,
     at: Timestamp,
-    version_id: VersionId,
     caller: Caller,
-    service: ServiceName,
-    target: TargetName,
+    file: ValueRequest,
     failure: String,
     required: bool,
     repeated: bool,
@@ -117,21 +116,13 @@ impl Audit {
         self.hurry.notified().await;
     }
 
-    /// What the manager should be told next: first what somebody waits for, then the oldest.
+    /// What the manager should be told next.
     ///
     /// At most so many opens; `lost` is how many lost ones it knows of. Nothing if there is no news. For
     /// one task, which then calls [`acknowledge`](Self::acknowledge) or [`refused`](Self::refused), or
     /// tries again.
     pub(crate) fn next(&self, most: usize, lost: u64) -> Option<Batch> {
-        let most = most.min(REPORT_MAX_OPENS);
-        let mut kept = self.urgent(most);
-        if kept.is_empty() {
-            let mut count = 0;
-            kept = self.ring.oldest(|_| {
-                count += 1;
-                count <= most
-            });
-        }
+        let kept = self.in_turns(most.min(REPORT_MAX_OPENS));
         let (mut report, mut positions) = (OpenReport { opens: vec![], lost: None, durable: false }, vec![]);
         let mut bytes = 0;
         for Kept { position, required, words } in kept {
@@ -156,10 +147,17 @@ impl Audit {
         is_news.then(|| Batch { report: Arc::new(report), positions })
     }
 
-    /// Those that somebody waits for, the oldest first.
-    fn urgent(&self, most: usize) -> Vec<Kept> {
-        let positions: Vec<_> = self.lock_urgent().keys().take(most).copied().collect();
-        self.ring.at(positions)
+    /// The oldest records and those that somebody waits for, in turns. Neither keeps the other back: who
+    /// waits is served with the next report, and whoever has others wait without a pause does not stop
+    /// those that make room.
+    fn in_turns(&self, most: usize) -> Vec<Kept> {
+        let waited_for: Vec<_> = self.lock_urgent().keys().take(most).copied().collect();
+        let urgent = self.ring.at(waited_for).into_iter().map(Some).chain(iter::repeat_with(|| None));
+        // All that somebody waits for is among the oldest, if there are so few.
+        let turns =
+            self.ring.oldest().zip(urgent).flat_map(|(oldest, urgent)| iter::once(oldest).chain(urgent));
+        let mut seen = HashSet::new();
+        turns.filter(|kept| seen.insert(kept.position)).take(most).collect()
     }
 
     /// The manager has it.
@@ -197,7 +195,7 @@ impl Audit {
         let position = {
             // All the time, so that it cannot arrive before it is known that somebody waits.
             let mut urgent = self.lock_urgent();
-            let position = self.write(draft, true, repeated).ok_or(NotAudited)?;
+            let position = self.write(draft, true, repeated).ok_or(NotAudited::Unacknowledged)?;
             if self.ring.is_acknowledged(position) {
                 return Ok(());
             }
@@ -209,7 +207,7 @@ impl Audit {
         self.lock_urgent().remove(&position);
         match outcome {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) | Err(_) => Err(NotAudited),
+            Ok(Err(_)) | Err(_) => Err(NotAudited::Unacknowledged),
         }
     }
 
@@ -230,82 +228,92 @@ impl Auditor for MountAuditor {
     fn record(&self, attempt: Attempt<'_>) -> Recorded {
         let Attempt { request, repeated, caller, file, failure, patience } = attempt;
         let at = Timestamp::now();
-        let version_id = file.details.version_id;
-        let number = record::number(self.mount, request, version_id, failure.is_some());
+        let number = record::number(self.mount, request, file.details.version_id, failure.is_some());
         // An open that fails gives nobody anything.
         let required = file.details.audit == AuditMode::Required && failure.is_none();
-        let process = self.audit.processes.known(caller.pid, at);
-        let must_ask = process.is_none() && self.audit.processes.can_ask(caller.pid);
-        if !must_ask && !required {
-            let draft = Draft {
-                number,
-                at,
-                version_id,
-                caller,
-                service: file.service.as_str(),
-                target: file.target.as_str(),
-                failure: failure.as_deref().unwrap_or_default(),
-                process: process.as_deref(),
-            };
-            self.audit.write(&draft, required, repeated);
+        let who = self.audit.processes.known(caller.pid, at);
+        if let Some(who) = &who
+            && !required
+        {
+            let failure = failure.as_deref().unwrap_or_default();
+            self.audit.write(&draft(number, at, caller, file, failure, who), false, repeated);
             return Recorded::Written;
         }
         let opened = Opened {
             number,
             at,
-            version_id,
             caller,
-            service: file.service.clone(),
-            target: file.target.clone(),
+            file: file.clone(),
             failure: failure.unwrap_or_default(),
             required,
             repeated,
             until: Instant::now() + patience,
         };
         let audit = self.audit.clone();
-        Recorded::Pending(async move { opened.record(&audit, process, must_ask).await }.boxed())
+        Recorded::Pending(async move { opened.record(&audit, who).await }.boxed())
     }
 }
 
 impl Opened {
-    async fn record(
-        self,
-        audit: &Audit,
-        mut process: Option<Arc<ProcessWords>>,
-        must_ask: bool,
-    ) -> Result<(), NotAudited> {
-        /// For the last ones of all: an open that failed at its deadline is still on record with a name.
-        const LEAST: Duration = Duration::from_millis(50);
-        if must_ask {
-            let limit = self.until.saturating_duration_since(Instant::now()).max(LEAST);
-            process = audit.processes.ask(self.caller.pid, limit).await;
-        }
-        let draft = self.draft(process.as_deref());
+    async fn record(self, audit: &Audit, who: Option<Who>) -> Result<(), NotAudited> {
+        let who = match who {
+            Some(who) => who,
+            None => audit.processes.ask(self.caller.pid, self.patience_for_witness()).await,
+        };
+        let draft = self.draft(&self.failure, &who);
         if !self.required {
             audit.write(&draft, false, self.repeated);
             return Ok(());
         }
-        let outcome = audit.write_and_wait(&draft, self.repeated, self.until).await;
+        let outcome = match who {
+            // Whoever keeps the witness busy must not get by unseen.
+            Err(Unseen::TooLate) => Err(NotAudited::Unidentified),
+            Ok(_) | Err(Unseen::NotVisible | Unseen::NoWitness) => {
+                audit.write_and_wait(&draft, self.repeated, self.until).await
+            }
+        };
         if let Err(error) = outcome {
             // The manager may have the record all the same, or get it later: this one says how it ended.
             let reason = error.to_string();
-            let ended = Draft { number: record::failed(self.number), failure: &reason, ..draft };
+            let ended = Draft { number: record::failed(self.number), ..self.draft(&reason, &who) };
             audit.write(&ended, false, self.repeated);
         }
         outcome
     }
 
-    fn draft<'a>(&'a self, process: Option<&'a ProcessWords>) -> Draft<'a> {
-        Draft {
-            number: self.number,
-            at: self.at,
-            version_id: self.version_id,
-            caller: self.caller,
-            service: self.service.as_str(),
-            target: self.target.as_str(),
-            failure: &self.failure,
-            process,
+    /// How long to wait for the witness.
+    fn patience_for_witness(&self) -> Duration {
+        /// For the last ones of all: an open that failed at its deadline is still on record with a name.
+        const LEAST: Duration = Duration::from_millis(50);
+        let left = self.until.saturating_duration_since(Instant::now()).max(LEAST);
+        match self.required {
+            true => left,
+            false => left.min(processes::PATIENCE),
         }
+    }
+
+    fn draft<'a>(&'a self, failure: &'a str, who: &'a Who) -> Draft<'a> {
+        draft(self.number, self.at, self.caller, &self.file, failure, who)
+    }
+}
+
+fn draft<'a>(
+    number: u64,
+    at: Timestamp,
+    caller: Caller,
+    file: &'a ValueRequest,
+    failure: &'a str,
+    who: &'a Who,
+) -> Draft<'a> {
+    Draft {
+        number,
+        at,
+        caller,
+        service: file.service.as_str(),
+        target: file.target.as_str(),
+        details: &file.details,
+        failure,
+        process: who.as_deref().map_err(|unseen| *unseen),
     }
 }
 

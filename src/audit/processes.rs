@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use lru::LruCache;
+use secretfs_wire::audit::Unseen;
 use tokio::sync::oneshot;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::record::ProcessWords;
 use crate::handover::{Channel, ChannelError};
@@ -20,9 +21,15 @@ use crate::witness::{Answer, Identity, Question, Token};
 const MOST: NonZeroUsize = NonZeroUsize::new(200).expect("it is not zero");
 /// What is older is asked anew: a process may be moved to another control group.
 const OLD: SignedDuration = SignedDuration::from_secs(60);
-/// How long an open waits for the witness. It answers within a tenth of a millisecond, so one that does
-/// not has been killed, and another one is about to be started.
-const PATIENCE: Duration = Duration::from_millis(200);
+/// How long an open waits for the witness that does not have to be on record. It answers within a tenth of
+/// a millisecond, so one that does not has been killed, and another one is about to be started; or others
+/// ask more than it can answer.
+pub(super) const PATIENCE: Duration = Duration::from_millis(200);
+/// How soon a question is sent for which there was no room on the way.
+const AGAIN: Duration = Duration::from_millis(5);
+
+/// Who a process is, or why nobody can say.
+pub(super) type Who = Result<Arc<ProcessWords>, Unseen>;
 
 /// The processes that open files.
 #[derive(Clone)]
@@ -33,7 +40,7 @@ struct Inner {
     witness: Option<Channel>,
     // std mutexes: held for a look, and the first for two reads of `/proc` that never wait.
     known: Mutex<LruCache<u32, Known>>,
-    asked: Mutex<HashMap<u64, oneshot::Sender<Arc<ProcessWords>>>>,
+    asked: Mutex<HashMap<u64, oneshot::Sender<Who>>>,
     next: AtomicU64,
 }
 
@@ -61,17 +68,19 @@ impl Processes {
         Ok(())
     }
 
-    /// Whether somebody can be asked about this thread.
-    pub(super) fn can_ask(&self, pid: u32) -> bool {
-        pid != 0 && self.0.witness.is_some()
-    }
-
-    /// Who a thread is, if that is known and it is still the same one.
-    pub(super) fn known(&self, pid: u32, now: Timestamp) -> Option<Arc<ProcessWords>> {
+    /// Who a thread is, if nobody has to be asked: that is known and it is still the same one, or nobody
+    /// could say.
+    pub(super) fn known(&self, pid: u32, now: Timestamp) -> Option<Who> {
+        if self.0.witness.is_none() {
+            return Some(Err(Unseen::NoWitness));
+        }
+        if pid == 0 {
+            return Some(Err(Unseen::NotVisible));
+        }
         let mut all = lock(&self.0.known);
         let known = all.get(&pid)?;
         if known.token.holds() && now.duration_since(known.since).abs() < OLD {
-            return Some(known.words.clone());
+            return Some(Ok(known.words.clone()));
         }
         let old = all.pop(&pid);
         drop(all);
@@ -79,22 +88,32 @@ impl Processes {
         None
     }
 
-    /// Asks who a thread is. Nothing if nobody knows, or does not say within `limit`.
-    pub(super) async fn ask(&self, pid: u32, limit: Duration) -> Option<Arc<ProcessWords>> {
-        let witness = self.0.witness.as_ref()?;
+    /// Asks who a thread is, for as long as `limit`.
+    pub(super) async fn ask(&self, pid: u32, limit: Duration) -> Who {
+        let Some(witness) = &self.0.witness else { return Err(Unseen::NoWitness) };
         let id = self.0.next.fetch_add(1, Relaxed);
         let (answer, answered) = oneshot::channel();
         lock(&self.0.asked).insert(id, answer);
-        let sent = witness.try_send(&Question { id, pid }, &[]);
-        let told = match sent {
-            Ok(()) => timeout(limit.min(PATIENCE), answered).await.ok().and_then(Result::ok),
-            Err(error) => {
-                tracing::debug!(%error, "the witness cannot be asked");
-                None
-            }
-        };
+        let told = timeout(limit, insist(witness, Question { id, pid }, answered)).await;
         lock(&self.0.asked).remove(&id);
-        told
+        told.unwrap_or(Err(Unseen::TooLate))
+    }
+}
+
+/// Asks until there is an answer: a witness that is killed takes the question along that it has just read.
+async fn insist(witness: &Channel, question: Question, mut answered: oneshot::Receiver<Who>) -> Who {
+    loop {
+        match witness.try_send(&question, &[]) {
+            Ok(()) => {}
+            Err(ChannelError::WouldBlock) => {
+                sleep(AGAIN).await;
+                continue;
+            }
+            Err(error) => tracing::debug!(%error, "the witness cannot be asked"),
+        }
+        if let Ok(answer) = timeout(PATIENCE, &mut answered).await {
+            return answer.unwrap_or(Err(Unseen::TooLate));
+        }
     }
 }
 
@@ -110,9 +129,11 @@ impl Inner {
                     continue;
                 }
             };
-            let Ok(Answer { id, pid, identity: Some(identity) }) = packet.read() else { continue };
-            let words = Arc::new(words(&identity));
-            if let (Some(memory), Some(thread)) = (packet.descriptors.next(), packet.descriptors.next()) {
+            let Ok(Answer { id, pid, identity }) = packet.read() else { continue };
+            let who = identity.map(|identity| Arc::new(words(&identity))).ok_or(Unseen::NotVisible);
+            if let (Ok(words), Some(memory), Some(thread)) =
+                (&who, packet.descriptors.next(), packet.descriptors.next())
+            {
                 let (words, token) = (words.clone(), Token::new([memory, thread]));
                 let known = Known { words, token, since: Timestamp::now() };
                 // What it is in place of, or had to go for it, is closed when the lock is free.
@@ -121,18 +142,16 @@ impl Inner {
             }
             if let Some(asked) = lock(&self.asked).remove(&id) {
                 // Whoever asked may have waited long enough.
-                let _ = asked.send(words);
+                let _ = asked.send(who);
             }
         }
     }
 }
 
 fn words(identity: &Identity) -> ProcessWords {
-    let Identity { started, executable, cgroup, container } = identity;
-    ProcessWords::new(
-        *started,
-        [executable, cgroup, container].map(|text| text.as_deref().unwrap_or_default()),
-    )
+    let Identity { pid, started, executable, cgroup, container } = identity;
+    let texts = [executable, cgroup, container].map(|text| text.as_deref().unwrap_or_default());
+    ProcessWords::new(*pid, *started, texts)
 }
 
 /// Nothing is left half done by a panic, and a panic ends the process anyway.

@@ -35,7 +35,7 @@ const WRITTEN: usize = 4;
 const DONE: usize = 5;
 const LOST: usize = 6;
 
-const THIS_FORMAT: u64 = u64::from_le_bytes(*b"opens\0\0\x01");
+const THIS_FORMAT: u64 = u64::from_le_bytes(*b"opens\0\0\x02");
 
 /// Bits of a record's first word, above its length in words.
 const REQUIRED: u64 = 1 << 32;
@@ -166,7 +166,7 @@ impl Ring {
     /// room is for those that are `required`: others must not be able to keep them out.
     pub(super) fn push(&self, draft: &Draft<'_>, required: bool, repeated: bool) -> Option<Position> {
         let mut writer = self.lock();
-        if repeated && let Some(position) = self.find(draft.number) {
+        if repeated && let Some(position) = self.find(draft) {
             return Some(position);
         }
         let Writer(words) = &mut *writer;
@@ -189,21 +189,21 @@ impl Ring {
         Some(Position(head))
     }
 
-    fn find(&self, number: u64) -> Option<Position> {
+    fn find(&self, draft: &Draft<'_>) -> Option<Position> {
         let is_it = |&(position, first): &(u64, u64)| {
-            first & GIVEN_UP == 0 && self.data[self.index(position + 1)].load(Relaxed) == number
+            let words = [1, 2, 3].map(|place| self.data[self.index(position + place)].load(Relaxed));
+            first & GIVEN_UP == 0 && record::is_of(&words, draft.number, draft.details.version_id)
         };
         self.walk().find(is_it).map(|(position, _)| Position(position))
     }
 
-    /// The oldest records that the manager does not have, as many as `take` wants.
+    /// The records that the manager does not have, the oldest first.
     ///
-    /// For the one task that also [acknowledges](Self::acknowledge): what it has not acknowledged nobody
-    /// overwrites, so that writers need not wait for it.
-    pub(super) fn oldest(&self, mut take: impl FnMut(&Kept) -> bool) -> Vec<Kept> {
+    /// For the one task that also [acknowledges](Self::acknowledge), and not while it does: what it has not
+    /// acknowledged nobody overwrites, so that writers need not wait for it.
+    pub(super) fn oldest(&self) -> impl Iterator<Item = Kept> {
         let waiting = self.walk().filter(|(_, first)| first & ACKNOWLEDGED == 0);
-        let kept = waiting.map(|(position, first)| self.copy(position, first));
-        kept.take_while(|kept| take(kept)).collect()
+        waiting.map(|(position, first)| self.copy(position, first))
     }
 
     /// The records at these positions that the manager does not have; for the same task.
@@ -261,11 +261,7 @@ impl Ring {
     pub(crate) fn backlog(&self) -> Backlog {
         // Nobody overwrites what is looked at here.
         let _writer = self.lock();
-        let mut oldest = None;
-        self.oldest(|kept| {
-            oldest = record::time_of(&kept.words);
-            false
-        });
+        let oldest = self.oldest().next().and_then(|kept| record::time_of(&kept.words));
         let buffered = self.load(WRITTEN).saturating_sub(self.load(DONE));
         Backlog { buffered, lost: self.lost(), oldest }
     }

@@ -43,10 +43,16 @@ pub(crate) enum Recorded {
     Pending(BoxFuture<'static, Result<(), NotAudited>>),
 }
 
-/// The open has to be on record at the manager, and nobody can say that it is.
+/// Why a file that requires its opens to be on record is not opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the manager did not acknowledge in time that the open is on record, which this file requires")]
-pub(crate) struct NotAudited;
+pub(crate) enum NotAudited {
+    /// It has to be on record at the manager, and nobody can say that it is.
+    #[error("the manager did not acknowledge in time that the open is on record, which this file requires")]
+    Unacknowledged,
+    /// A record would not say who it was.
+    #[error("it was not found out in time which program it is, which this file requires to be on record")]
+    Unidentified,
+}
 
 /// Keeps a record of opens. The production one writes to memory that outlives the worker; tests have
 /// their own.

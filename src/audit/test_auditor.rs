@@ -61,7 +61,7 @@ impl Auditor for TestAuditor {
             Some(mut answers) => Recorded::Pending(
                 async move {
                     let answer = answers.wait_for(Option::is_some).await;
-                    answer.map_or(Err(NotAudited), |answer| answer.unwrap_or(Err(NotAudited)))
+                    answer.ok().and_then(|answer| *answer).unwrap_or(Err(NotAudited::Unacknowledged))
                 }
                 .boxed(),
             ),

@@ -6,6 +6,7 @@ use super::test_auditor::CALLER;
 use super::*;
 use crate::fs::test_manifest::target;
 use crate::source::ValueRequest;
+use crate::witness::{Answer, Question};
 
 fn file(name: &str, version: u64, audit: AuditMode) -> ValueRequest {
     ValueRequest {
@@ -88,6 +89,43 @@ async fn a_required_one_of_a_killed_worker_is_sent_again_under_its_number() {
     assert!(next.next(REPORT_MAX_OPENS, 0).is_none());
 }
 
+/// Two programs that open such a file without a pause: whenever the manager is asked to take the record of
+/// one, the other one waits already.
+#[tokio::test]
+async fn those_that_somebody_waits_for_do_not_keep_the_others_back() {
+    let audit = Audit::new(Ring::private(1 << 20).expect("memory"), None);
+    audit.begin().expect("it begins");
+    let (db, key) = (file("db", 1, AuditMode::Buffered), file("key", 1, AuditMode::Required));
+    let auditor = audit.of_mount(0);
+    for request in 1..=300 {
+        let _ = auditor.record(attempt(&db, 2 * request, false));
+    }
+    let open = |request: u64| match auditor.record(attempt(&key, 2 * request, false)) {
+        Recorded::Written => panic!("it waits"),
+        Recorded::Pending(recorded) => tokio::spawn(recorded),
+    };
+    let until_waiting = async |count| {
+        while audit.lock_urgent().len() < count {
+            tokio::task::yield_now().await;
+        }
+    };
+    let mut waiting = open(1000);
+    until_waiting(1).await;
+    let (mut told, mut rounds) = (0, 0);
+    while told < 300 && rounds < 10 {
+        rounds += 1;
+        let batch = audit.next(REPORT_MAX_OPENS, 0).expect("news");
+        let next = open(1000 + rounds);
+        until_waiting(2).await;
+        told += batch.opens().iter().filter(|open| open.target.as_str() == "db").count();
+        audit.acknowledge(batch);
+        assert_eq!(waiting.await.expect("no panic"), Ok(()), "who waits is in each report");
+        waiting = next;
+    }
+    assert_eq!(told, 300);
+    assert_eq!(audit.backlog().buffered, 1, "and their room is free");
+}
+
 #[test]
 fn what_is_lost_is_told_as_a_total() {
     let audit = Audit::new(Ring::private(1).expect("memory"), None);
@@ -154,4 +192,49 @@ fn who_opens_is_never_blocked_and_memory_stays_what_it_is() {
     assert!(lost > OFFERED / 2, "the rest had no room");
     // That is the scheduler's, of a machine that does much else.
     assert!(slowest < Duration::from_millis(500), "{slowest:?}");
+}
+
+/// Whoever keeps the witness busy must not get by unseen.
+#[tokio::test]
+async fn who_is_not_found_out_in_time_gets_nothing_that_requires_it() {
+    let (asking, _nobody_reads) = Channel::pair().expect("a channel");
+    let audit = Audit::new(Ring::private(1 << 20).expect("memory"), Some(asking));
+    let (auditor, key) = (audit.of_mount(0), file("key", 1, AuditMode::Required));
+    let patience = Duration::from_millis(300);
+    let began = Instant::now();
+    let Recorded::Pending(recorded) = auditor.record(Attempt { patience, ..attempt(&key, 2, false) }) else {
+        panic!("it waits")
+    };
+    assert_eq!(recorded.await, Err(NotAudited::Unidentified));
+    assert!(began.elapsed() >= patience, "as long as there was time");
+    let batch = audit.next(REPORT_MAX_OPENS, 0).expect("news");
+    let [open] = batch.opens() else { panic!("{batch:?}") };
+    assert_eq!(open.process.unseen, Some(Unseen::TooLate));
+    assert_eq!(open.failure.as_deref(), Some(NotAudited::Unidentified.to_string().as_str()));
+}
+
+/// A witness that is killed takes one along, and another one is started.
+#[tokio::test]
+async fn a_question_that_is_lost_is_asked_again() {
+    let (asking, answering) = Channel::pair().expect("a channel");
+    let audit = Audit::new(Ring::private(1 << 20).expect("memory"), Some(asking));
+    audit.begin().expect("it begins");
+    let witness = std::thread::spawn(move || {
+        let questions =
+            [(); 2].map(|()| answering.receive().expect("a question").read().expect("a question"));
+        let [first, Question { id, pid }] = questions;
+        assert_eq!(first, Question { id, pid });
+        answering.send(&Answer { id, pid, identity: None }, &[]).expect("sent");
+    });
+    let (auditor, key) = (audit.of_mount(0), file("key", 1, AuditMode::Required));
+    let Recorded::Pending(recorded) = auditor.record(attempt(&key, 2, false)) else { panic!("it waits") };
+    let recorded = tokio::spawn(recorded);
+    while audit.lock_urgent().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    let batch = audit.next(REPORT_MAX_OPENS, 0).expect("news");
+    assert_eq!(batch.opens()[0].process.unseen, Some(Unseen::NotVisible));
+    audit.acknowledge(batch);
+    assert_eq!(recorded.await.expect("no panic"), Ok(()));
+    witness.join().expect("no panic");
 }

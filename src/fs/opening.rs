@@ -110,10 +110,10 @@ impl FileSystem {
                 }
                 Ok(handle)
             }
-            Err(NotAudited) => {
+            Err(error) => {
                 let inode = file.attributes.inode;
                 self.handles.release(inode, handle);
-                Err(self.troubles.record(inode, FsError::NotAudited(NotAudited)))
+                Err(self.troubles.record(inode, FsError::NotAudited(error)))
             }
         }
     }

@@ -419,7 +419,7 @@ async fn an_open_that_must_be_on_record_waits_for_that_cached_or_not() {
     let (auditor, answer) = TestAuditor::answering();
     let rig = Rig::audited(auditor, NEVER, NEVER);
     rig.publish(1, b"value");
-    for wanted in [Ok(()), Ok(()), Err(NotAudited)] {
+    for wanted in [Ok(()), Ok(()), Err(NotAudited::Unacknowledged)] {
         answer.send_replace(None);
         let Ok(Opening::Wait(mut opening)) = rig.open() else { panic!("it waits for its record") };
         let seen = rig.auditor.seen().len();
@@ -437,5 +437,5 @@ async fn an_open_that_must_be_on_record_waits_for_that_cached_or_not() {
         }
     }
     assert_eq!(rig.fs.open_files(), 2, "what is not on record is not open");
-    assert_eq!(rig.fs.trouble().expect("trouble").error, FsError::NotAudited(NotAudited));
+    assert_eq!(rig.fs.trouble().expect("trouble").error, FsError::NotAudited(NotAudited::Unacknowledged));
 }

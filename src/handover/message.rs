@@ -11,7 +11,7 @@ use crate::fuse::{Agreement, Inotify};
 
 /// The format of everything that holder and worker share: these messages, and the layout of the
 /// memory. Both sides name theirs before anything else is read, and refuse what they cannot read.
-pub(crate) const FORMAT: u32 = 1;
+pub(crate) const FORMAT: u32 = 2;
 
 /// The place of a manifest in the order in which one daemon got them, over all its workers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]

@@ -76,6 +76,8 @@ pub(super) async fn report_opens(audit: Arc<Audit>, reporting: Arc<Reporting>, m
                 most = REPORT_MAX_OPENS;
                 audit.acknowledge(batch);
                 reporting.set(None);
+                // A manager that takes what it is told is not in trouble, however often it was before.
+                patience = Patience::new();
             }
             Err(error) if is_refused_for_good(&error) && !batch.opens().is_empty() => {
                 most = split(&audit, &batch, &error);

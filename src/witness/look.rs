@@ -63,13 +63,15 @@ impl Observer {
         // First: what is read then is of who has this memory, or of nobody.
         let token = self.token(&thread);
         let status = self.read(&thread, "status")?;
-        let process = number(&status, "Tgid:").ok_or(Errno::SRCH)?;
-        let process = self.open(self.proc.as_fd(), &process.to_string(), OFlags::DIRECTORY)?;
+        let pid_of_process = number(&status, "Tgid:").ok_or(Errno::SRCH)?;
+        let process = self.open(self.proc.as_fd(), &pid_of_process.to_string(), OFlags::DIRECTORY)?;
         let (cgroup, container) =
             self.read(&thread, "cgroup").ok().and_then(|text| cgroup::parse(&text)).unzip();
         let identity = Identity {
+            pid: pid_of_process,
             started: self.read(&process, "stat").ok().and_then(|stat| self.started(&stat)),
-            executable: readlinkat(&process, "exe", Vec::new()).ok().map(|path| super::text(path.to_bytes())),
+            // The process's own is gone with its first thread, which may end before the others.
+            executable: readlinkat(&thread, "exe", Vec::new()).ok().map(|path| super::text(path.to_bytes())),
             cgroup,
             container: container.flatten(),
         };

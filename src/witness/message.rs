@@ -24,8 +24,10 @@ pub(crate) struct Answer {
 }
 
 /// What the kernel tells of a process.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Identity {
+    /// Its id. The thread that was asked about may have another one.
+    pub(crate) pid: u32,
     /// When it was started, to 10 ms.
     pub(crate) started: Option<Timestamp>,
     /// The path of its program, in its own mount namespace. Ends in ` (deleted)` if it is gone; what is

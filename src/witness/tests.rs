@@ -118,12 +118,38 @@ fn a_thread_is_its_process() {
     let seen = observer.look_at(tid).expect("it is there");
     let process = observer.look_at(std::process::id()).expect("this one");
     assert_eq!(seen.identity, process.identity);
+    assert_eq!(seen.identity.pid, std::process::id());
     let token = seen.token.expect("a token");
     assert!(token.holds());
     drop(end);
     thread.join().expect("it ends");
     crate::fuse::tests::eventually("the thread is gone", || !token.holds());
     assert!(process.token.expect("a token").holds(), "the process is not");
+}
+
+/// A program whose first thread has ended is the same one in its others. It says which they are.
+#[test]
+fn a_program_is_seen_after_the_end_of_its_first_thread() {
+    let script = "import ctypes, sys, threading\n\
+        def stay():\n    print(threading.get_native_id(), flush=True)\n    sys.stdin.read(1)\n\
+        threading.Thread(target=stay).start()\n\
+        ctypes.CDLL(None).pthread_exit(None)\n";
+    let mut python = Command::new("python3");
+    python.args(["-c", script]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut program = python.spawn().expect("Python 3, which this test needs");
+    let mut line = String::new();
+    let mut stdout = io::BufReader::new(program.stdout.take().expect("a pipe"));
+    stdout.read_line(&mut line).expect("a thread's id");
+    let thread: u32 = line.trim().parse().expect("a thread's id");
+    let link = format!("/proc/{}/exe", program.id());
+    crate::fuse::tests::eventually("its first thread has ended", || std::fs::read_link(&link).is_err());
+    let seen = observer().look_at(thread).expect("it is there");
+    assert_ne!(thread, program.id());
+    assert_eq!(seen.identity.pid, program.id());
+    assert!(executable(&seen).contains("python"), "{seen:?}");
+    assert!(seen.identity.started.is_some() && seen.token.is_some_and(|token| token.holds()));
+    program.kill().expect("it is ours");
+    program.wait().expect("it is ours");
 }
 
 /// Between vfork(2) and exec a child has its parent's memory, whose token would hold after that.
@@ -136,9 +162,7 @@ fn a_child_with_its_parents_memory_is_not_remembered() {
         os.waitpid(pid, 0)\n";
     let mut python = Command::new("python3");
     python.args(["-c", script]).stdin(Stdio::piped()).stdout(Stdio::piped());
-    let Ok(mut parent) = python.process_group(0).spawn() else {
-        return tracing::warn!("no Python, so nobody forks in this way");
-    };
+    let mut parent = python.process_group(0).spawn().expect("Python 3, which this test needs");
     let mut stdout = io::BufReader::new(parent.stdout.take().expect("a pipe"));
     let mut line = String::new();
     stdout.read_line(&mut line).expect("a process id");

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::unistd::{Uid, setfsuid};
 use rustix::io::Errno;
 use rustix::process::Signal;
 use secretfs_wire::api::Open;
@@ -31,6 +32,9 @@ trials! {
     an_outage_is_caught_up_with,
     an_attachment_says_whether_a_record_is_required,
 }
+
+/// The user of the first open while everything is killed. Nobody else opens anything as such a user.
+pub(crate) const FIRST_USER: u32 = 100_000;
 
 /// How many opens there are while everything is killed.
 pub(crate) fn audited_opens() -> usize {
@@ -126,16 +130,20 @@ fn over_killed_workers_and_a_manager_in_trouble_every_success_is_on_record() {
     manager.set_recording(Recording::InTrouble);
     let (succeeded, kills) = open_while_killing(&node, |_| {});
     assert!(kills > 2, "workers were killed meanwhile");
-    assert!(succeeded > audited_opens() / 2, "{succeeded} opens succeeded");
-    let recorded = manager.opens().iter().filter(|open| open.failure.is_none()).count();
-    assert!(recorded >= succeeded, "{succeeded} succeeded and {recorded} are on record");
+    assert!(succeeded.len() > audited_opens() / 2, "{} opens succeeded", succeeded.len());
+    let opens = manager.opens();
+    let done = opens.iter().filter(|open| open.failure.is_none());
+    let recorded: BTreeSet<_> = done.map(|open| open.process.uid).collect();
+    let missing: Vec<_> = succeeded.difference(&recorded).collect();
+    assert!(missing.is_empty(), "these users opened it, and that is not on record: {missing:?}");
     assert!(manager.told_again() > 0, "nothing was in doubt");
     assert_eq!(manager.lost(), 0);
 }
 
-/// Opens `web/key` again and again, and kills workers under it, as often as some opens have succeeded since
-/// the last time. `disturb` is called all the while with how many have ended. Tells how many succeeded and how many were killed.
-pub(crate) fn open_while_killing(node: &Node, mut disturb: impl FnMut(usize)) -> (usize, usize) {
+/// Opens `web/key` again and again, each time as another user, so that no record of one is taken for that of
+/// another; and kills workers under it, as often as some opens have ended since the last time. `disturb` is
+/// called all the while with how many have. Tells which users succeeded, and how many workers were killed.
+pub(crate) fn open_while_killing(node: &Node, mut disturb: impl FnMut(usize)) -> (BTreeSet<u32>, usize) {
     const EACH: usize = 10;
     const LOOK: Duration = Duration::from_millis(1);
     let (over, done) = (AtomicBool::new(false), AtomicUsize::new(0));
@@ -156,12 +164,15 @@ pub(crate) fn open_while_killing(node: &Node, mut disturb: impl FnMut(usize)) ->
             kills
         });
         let reader = scope.spawn(|| {
-            let opens = (0..audited_opens()).map(|_| File::open(&path).is_ok());
-            let succeeded = opens.filter(|succeeded| {
+            let users = (FIRST_USER..).take(audited_opens());
+            let succeeded = users.filter(|user| {
+                // Of this thread alone, which ends with it.
+                setfsuid(Uid::from_raw(*user));
+                let succeeded = File::open(&path).is_ok();
                 done.fetch_add(1, Ordering::Relaxed);
-                *succeeded
+                succeeded
             });
-            let succeeded = succeeded.count();
+            let succeeded = succeeded.collect();
             over.store(true, Ordering::Relaxed);
             succeeded
         });

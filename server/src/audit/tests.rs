@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::{StreamExt as _, TryStreamExt as _};
 use jiff::Timestamp;
 use secretfs_wire::audit::{
-    Actor, Damage, Event, EventId, Fault, Outcome, Record, SignedCheckpoint, Summary, Verifier,
+    Actor, Damage, Doubt, Event, EventId, Fault, Outcome, Record, SignedCheckpoint, Summary, Verifier,
 };
 use secretfs_wire::{Action, ChainId, NodeId, OpenLogId};
 use tokio::time::{Instant, sleep};
@@ -91,6 +91,11 @@ async fn export(audit: &Audit, chain: Option<ChainId>) -> String {
         Export::new(Arc::clone(log), chain.unwrap_or(own), extent, audit.watch(), heartbeat, stopping);
     let chunks: Vec<_> = export.lines().try_collect().await.expect("an export");
     String::from_utf8(chunks.concat()).expect("text")
+}
+
+fn node() -> Actor {
+    let id = NodeId::random();
+    Actor::Node { environment: "prod".parse().expect("a name"), name: "web-1".parse().expect("a name"), id }
 }
 
 fn event(number: u64) -> Event {
@@ -287,7 +292,8 @@ async fn a_full_disk_refuses_and_it_goes_on_when_there_is_room() {
 async fn what_is_told_twice_is_recorded_once() {
     let rig = Rig::new().await;
     let log = OpenLogId::random();
-    let told = |number| Event { id: Some(EventId { log, number }), ..event(0) };
+    let actor = node();
+    let told = |number| Event { id: Some(EventId { log, number }), actor: actor.clone(), ..event(0) };
     let (audit, _) = rig.open().await;
     let tell = async |audit: &Audit, numbers: &[u64]| {
         let entries = numbers.iter().map(|number| told(*number).into()).collect();
@@ -305,6 +311,56 @@ async fn what_is_told_twice_is_recorded_once() {
     numbers.sort_unstable();
     assert_eq!(numbers, [1, 2, 3, 4, 5, 6, 7, u64::MAX]);
     rig.verify(&audit).await.expect("whole");
+}
+
+/// A copied daemon has another's log and its numbers.
+#[tokio::test]
+async fn what_is_told_under_an_id_that_was_told_before_is_recorded_and_marked() {
+    let rig = Rig::new().await;
+    let (one, other) = (node(), node());
+    let id = Some(EventId { log: OpenLogId::random(), number: 2 });
+    let of = |actor: &Actor, version| Event { id, actor: actor.clone(), ..event(version) };
+    let (audit, _) = rig.open().await;
+    let tell = async |audit: &Audit, events: Vec<Event>| {
+        let entries = events.into_iter().map(Entry::from).collect();
+        audit.record(entries, Durability::Process).await.expect("recorded");
+    };
+    tell(&audit, vec![of(&one, 1), of(&one, 1), of(&other, 1)]).await;
+    tell(&audit, vec![of(&one, 2), of(&one, 1), of(&one, 2)]).await;
+    audit.close(vec![]).await.expect("closed");
+    let (audit, _) = rig.open().await;
+    // What the manager thinks of it now does not make it another one.
+    let doubted = Event { doubts: vec![Doubt::Place], ..of(&one, 2) };
+    tell(&audit, vec![of(&one, 1), doubted, of(&one, 3), of(&other, 1)]).await;
+    let records = records(&audit).await;
+    let told = records.iter().filter(|record| record.event.id.is_some()).map(|record| &record.event);
+    let told: Vec<_> =
+        told.map(|event| (event.actor == one, event.object.version, event.doubts.as_slice())).collect();
+    let marked: &[Doubt] = &[Doubt::Id];
+    let expected =
+        [(true, Some(1), &[][..]), (false, Some(1), &[]), (true, Some(2), marked), (true, Some(3), marked)];
+    assert_eq!(told, expected);
+    rig.verify(&audit).await.expect("whole");
+}
+
+#[tokio::test]
+async fn a_node_that_invents_logs_leaves_a_bounded_number_of_them() {
+    let rig = Rig::new().await;
+    let (audit, log) = rig.open().await;
+    let (loud, quiet) = (NodeId::random(), (NodeId::random(), OpenLogId::random()));
+    let sources = std::iter::once(quiet).chain((0..100).map(|_| (loud, OpenLogId::random())));
+    let sources: Vec<_> = sources.collect();
+    for source in &sources {
+        let event = Event::new(Action::FileLost, Outcome::Failed, Actor::Manager);
+        let lost = Entry { event, loss: Some((*source, 1)) };
+        audit.record(vec![lost], Durability::Process).await.expect("recorded");
+    }
+    let mut known = Vec::new();
+    for source in &sources {
+        known.push(log.losses(*source).await.expect("a total"));
+    }
+    assert_eq!(known.iter().sum::<u64>(), 1 + crate::store::MOST_LOGS);
+    assert_eq!((known[0], known[1], known[100]), (1, 0, 1), "the oldest of that node went");
 }
 
 #[tokio::test]

@@ -7,6 +7,8 @@ use serde::Deserialize;
 
 use super::{InvalidConfig, MILLISECOND, parsed};
 
+/// One report: its opens, and one more for each KiB in which they are longer than others.
+const LEAST_OPENS_BURST: u32 = 1250;
 const HOUR: Duration = Duration::from_secs(60 * 60);
 
 /// Limits as one source gives them; what is absent is the default.
@@ -21,6 +23,11 @@ pub struct RawLimitsConfig {
     pub node_requests: Option<u32>,
     /// How many it may make at once. Default: 5000.
     pub node_burst: Option<u32>,
+    /// How many opens of files a node may report each second in the long run; one that is long counts as
+    /// several. Default: 1000.
+    pub node_opens: Option<u32>,
+    /// How many it may report at once: no fewer than one report may count as, 1250. Default: 20000.
+    pub node_opens_burst: Option<u32>,
     /// How many requests an operator may make each second in the long run. Default: 500.
     pub operator_requests: Option<u32>,
     /// How many they may make at once. Default: 5000.
@@ -41,6 +48,8 @@ pub struct LimitsConfig {
     pub failure_wait: Duration,
     /// What a node may ask for.
     pub node: RequestRate,
+    /// How many opens a node may report.
+    pub node_opens: RequestRate,
     /// What an operator may ask for.
     pub operator: RequestRate,
     /// How many connections without a client certificate there may be.
@@ -49,7 +58,7 @@ pub struct LimitsConfig {
     pub anonymous_connections_per_network: usize,
 }
 
-/// How many requests one caller may make.
+/// How many requests one caller may make, or how much else is counted.
 #[derive(Debug, Clone, Copy)]
 pub struct RequestRate {
     /// Each second in the long run.
@@ -72,6 +81,16 @@ impl RawLimitsConfig {
             node: RequestRate {
                 per_second: number("limits.node_requests", self.node_requests, 500)?,
                 burst: number("limits.node_burst", self.node_burst, 5000)?,
+            },
+            node_opens: RequestRate {
+                per_second: number("limits.node_opens", self.node_opens, 1000)?,
+                burst: number("limits.node_opens_burst", self.node_opens_burst, 20_000)
+                    .ok()
+                    .filter(|burst| burst.get() >= LEAST_OPENS_BURST)
+                    .ok_or(InvalidConfig::OutOfRange {
+                        setting: "limits.node_opens_burst",
+                        range: "at least 1250, as which one report may count",
+                    })?,
             },
             operator: RequestRate {
                 per_second: number("limits.operator_requests", self.operator_requests, 500)?,
@@ -115,6 +134,10 @@ mod tests {
         assert_eq!((limits.anonymous_connections, limits.anonymous_connections_per_network), (1000, 100));
         for (raw, setting) in [
             (RawLimitsConfig { node_requests: Some(0), ..Default::default() }, "limits.node_requests"),
+            (
+                RawLimitsConfig { node_opens_burst: Some(1249), ..Default::default() },
+                "limits.node_opens_burst",
+            ),
             (RawLimitsConfig { operator_burst: Some(0), ..Default::default() }, "limits.operator_burst"),
             (
                 RawLimitsConfig { failure_wait: Some("2h".into()), ..Default::default() },

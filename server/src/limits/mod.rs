@@ -10,7 +10,10 @@ mod refusals;
 mod requests;
 
 use std::net::{IpAddr, Ipv6Addr};
+use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
+
+use secretfs_wire::NodeId;
 
 use crate::ca::Subject;
 use crate::config::LimitsConfig;
@@ -31,6 +34,8 @@ pub(crate) enum Limit {
     Authentication,
     /// Requests of a node.
     Node,
+    /// Opens that a node reports.
+    Opens,
     /// Requests of an operator.
     Operator,
 }
@@ -48,6 +53,7 @@ pub(crate) enum Limited {
 pub(crate) struct Limits {
     failures: Failures,
     nodes: RequestLimit<Subject>,
+    opens: RequestLimit<NodeId>,
     operators: RequestLimit<Subject>,
     refusals: Refusals,
 }
@@ -59,6 +65,7 @@ impl Limit {
             Self::Enrolment => "enrolment",
             Self::Authentication => "authentication",
             Self::Node => "node",
+            Self::Opens => "opens",
             Self::Operator => "operator",
         }
     }
@@ -69,6 +76,7 @@ impl Limit {
             Self::Enrolment => "failed joins or logins from this address",
             Self::Authentication => "calls without a valid certificate from this address",
             Self::Node => "requests of this node",
+            Self::Opens => "reported opens of this node",
             Self::Operator => "requests of this operator",
         }
     }
@@ -79,6 +87,7 @@ impl Limits {
         Self {
             failures: Failures::new(config.failures, config.failure_wait),
             nodes: RequestLimit::new(config.node),
+            opens: RequestLimit::new(config.node_opens),
             operators: RequestLimit::new(config.operator),
             refusals: Refusals::default(),
         }
@@ -90,7 +99,12 @@ impl Limits {
             Subject::Node { .. } => (Limit::Node, &self.nodes),
             Subject::Operator { .. } => (Limit::Operator, &self.operators),
         };
-        requests.admit(subject).map_err(|wait| (limit, wait))
+        requests.admit(subject, NonZeroU32::MIN).map_err(|wait| (limit, wait))
+    }
+
+    /// Counts opens that a node reports. How long it has to wait with them, if they are too many now.
+    pub(crate) fn opens(&self, node: NodeId, count: NonZeroU32) -> Result<(), Duration> {
+        self.opens.admit(&node, count)
     }
 
     /// How long an address has to wait until it may try again, if it has failed too often.

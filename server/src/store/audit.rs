@@ -3,7 +3,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use async_trait::async_trait;
 use jiff::Timestamp;
 use secretfs_wire::audit::{
-    AuditCertificate, CertificateFingerprint, EventId, RecordHash, SignedCheckpoint, WrittenRecord,
+    Actor, AuditCertificate, CertificateFingerprint, Event, EventId, RecordHash, SignedCheckpoint,
+    WrittenRecord,
 };
 use secretfs_wire::{ChainId, EnvironmentName, NodeId, OpenLogId};
 
@@ -54,6 +55,29 @@ pub(crate) struct AuditKeyRecord {
 /// Whose losses are counted.
 pub(crate) type LossSource = (NodeId, OpenLogId);
 
+/// How many logs of a node are remembered for their losses. Each daemon that is started has one; who
+/// invents more makes the oldest be forgotten.
+pub(crate) const MOST_LOGS: u64 = 32;
+/// How many events are looked at that were told under one id. An honest node has one, or two.
+pub(crate) const MOST_OF_ONE_ID: u32 = 16;
+
+/// What an event is known by that a node reported: the numbers of its log are that node's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct ReportId {
+    pub(crate) node: NodeId,
+    pub(crate) event: EventId,
+}
+
+impl ReportId {
+    /// That of an event, if a node reported it.
+    pub(crate) fn of(event: &Event) -> Option<Self> {
+        match (&event.actor, event.id) {
+            (Actor::Node { id, .. }, Some(event)) => Some(Self { node: *id, event }),
+            _ => None,
+        }
+    }
+}
+
 /// What is added to a chain at once.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct AuditBatch {
@@ -93,8 +117,8 @@ pub(crate) trait AuditLog: Send + Sync {
     /// Adds a batch to a chain, all of it or nothing.
     async fn append(&self, chain: ChainId, batch: AuditBatch) -> Result<(), AppendError>;
 
-    /// Which of these are recorded already.
-    async fn recorded(&self, events: &[EventId]) -> Result<BTreeSet<EventId>, StoreError>;
+    /// What is recorded under these ids already, of each the first few events.
+    async fn recorded(&self, ids: &BTreeSet<ReportId>) -> Result<BTreeMap<ReportId, Vec<Event>>, StoreError>;
 
     /// The records of a chain from this number on, in order; of one environment only if one is named.
     async fn records(

@@ -1,13 +1,13 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 
 use async_trait::async_trait;
-use secretfs_wire::audit::{CertificateFingerprint, EventId, SignedCheckpoint};
+use secretfs_wire::audit::{CertificateFingerprint, Event, SignedCheckpoint};
 use secretfs_wire::{ChainId, EnvironmentName};
 
 use crate::store::{
-    AppendError, AuditBatch, AuditKeyRecord, AuditLog, LossSource, SqliteAudit, StoreError, StoredChain,
-    StoredRecord,
+    AppendError, AuditBatch, AuditKeyRecord, AuditLog, LossSource, ReportId, SqliteAudit, StoreError,
+    StoredChain, StoredRecord,
 };
 
 /// A log whose disk can be full.
@@ -54,8 +54,8 @@ impl AuditLog for FaultyLog {
         self.log.chains().await
     }
 
-    async fn recorded(&self, events: &[EventId]) -> Result<BTreeSet<EventId>, StoreError> {
-        self.log.recorded(events).await
+    async fn recorded(&self, ids: &BTreeSet<ReportId>) -> Result<BTreeMap<ReportId, Vec<Event>>, StoreError> {
+        self.log.recorded(ids).await
     }
 
     async fn records(

@@ -75,6 +75,7 @@ mod tests {
             uid: 0,
             gid: 0,
             pid: 1,
+            unseen: None,
             started: None,
             executable: Some("/tmp/\u{1b}[2J\nroot".to_owned()),
             cgroup: None,

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use secretfs_wire::api::{Open, REPORT_MAX_OPENS};
+use secretfs_wire::audit::Unseen;
 
 use super::{NEVER, Rig, eventually, key, serve};
 use crate::audit::{Audit, Ring};
@@ -74,6 +75,20 @@ fn a_child_of_another_user_is_known_by_user_number_and_program() {
 }
 
 #[test]
+fn a_thread_is_on_record_as_its_process() {
+    let audited = Audited::new(Some(witness::tests::in_this_process()));
+    let script = "import sys, threading\n\
+        thread = threading.Thread(target=lambda: open(sys.argv[1]).read())\n\
+        thread.start()\nthread.join()\n";
+    let mut python = Command::new("python3");
+    let mut child = python.args(["-c", script]).arg(audited.file()).spawn().expect("Python 3");
+    assert!(child.wait().expect("its end").success());
+    let opens = audited.opens();
+    let [open] = opens.as_slice() else { panic!("{opens:?}") };
+    assert_eq!((open.process.pid, open.process.unseen), (child.id(), None));
+}
+
+#[test]
 fn a_program_that_becomes_another_is_recorded_as_what_it_is() {
     let audited = Audited::new(Some(witness::tests::in_this_process()));
     let file = audited.file();
@@ -95,7 +110,7 @@ fn without_a_witness_the_kernels_word_is_recorded() {
     let audited = Audited::new(None);
     fs::read(audited.file()).expect("the value");
     let opens = audited.opens();
-    assert_eq!(opens[0].process.executable, None);
+    assert_eq!((&opens[0].process.executable, opens[0].process.unseen), (&None, Some(Unseen::NoWitness)));
     assert_eq!(opens[0].process.uid, 0);
     assert_ne!(opens[0].process.pid, 0);
 }
@@ -108,5 +123,6 @@ fn a_witness_that_does_not_answer_delays_an_open_by_a_moment() {
     fs::read(audited.file()).expect("the value");
     assert!(began.elapsed().as_secs() < 5);
     eventually("it is on record", || audited.opens().len() == 1);
-    assert_eq!(audited.opens()[0].process.executable, None);
+    let process = audited.opens()[0].process.clone();
+    assert_eq!((process.executable, process.unseen), (None, Some(Unseen::TooLate)));
 }

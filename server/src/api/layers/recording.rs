@@ -111,10 +111,9 @@ impl Recording {
     pub(super) async fn denied(mut self, identity: &Identity, error: Error) -> Response {
         self.settle(error.code());
         let recorded = match identity {
-            Identity::Anonymous => self.app.audit.record_refused(self.event).await,
-            Identity::Node(_) | Identity::Operator(_) => {
-                self.app.audit.record(vec![self.event.into()], Durability::Power).await
-            }
+            // Of nodes there are many, and one that was taken over may do nothing else.
+            Identity::Anonymous | Identity::Node(_) => self.app.audit.record_refused(self.event).await,
+            Identity::Operator(_) => self.app.audit.record(vec![self.event.into()], Durability::Power).await,
         };
         answer(error, recorded)
     }

@@ -7,6 +7,7 @@ mod facts;
 mod identity;
 mod limits;
 mod no_cleartext;
+mod opens;
 mod operators;
 mod policies;
 mod refusals;

@@ -3,7 +3,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use secretfs_wire::manifest::RawService;
 use secretfs_wire::stream::{Change, Digest, Follow};
-use secretfs_wire::{Labels, NodeName, ServiceName};
+use secretfs_wire::{Labels, NodeName, ServiceName, TargetName};
 use serde_json::value::{RawValue, to_raw_value};
 
 use crate::store::{Assignments, Published};
@@ -74,6 +74,16 @@ impl Service {
 }
 
 impl View {
+    /// Whether there is such a file.
+    pub(in crate::app) fn has(&self, service: &ServiceName, target: &TargetName) -> bool {
+        self.services.get(service).is_some_and(|service| {
+            let RawService { targets, templates, .. } = &service.raw;
+            let mut names = targets.iter().map(|raw| &raw.target);
+            let mut rendered = templates.iter().map(|raw| &raw.target);
+            names.any(|name| name == target.as_str()) || rendered.any(|name| name == target.as_str())
+        })
+    }
+
     /// What a node that has `follow` must be told, as it is sent.
     pub(in crate::app) fn against(&self, follow: &Follow) -> Arc<RawValue> {
         let is_there =

@@ -1,16 +1,18 @@
+mod reported;
 mod signing;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
-use secretfs_wire::audit::{
-    Actor, CertificateFingerprint, Event, EventId, Outcome, Record, SignedCheckpoint,
-};
+use lru::LruCache;
+use secretfs_wire::audit::{Actor, CertificateFingerprint, Event, Outcome, Record, SignedCheckpoint};
 use secretfs_wire::{Action, ChainId};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
+use self::reported::Reported;
 use super::error::AuditError;
 use super::key::SigningKey;
 use super::opening::Opened;
@@ -21,11 +23,13 @@ use crate::app::now;
 use crate::ca::Authority;
 use crate::keys::RootKey;
 use crate::store::{
-    AppendError, AuditBatch, AuditKeyRecord, AuditLog, Head, LossSource, NewRecord, StoreError,
+    AppendError, AuditBatch, AuditKeyRecord, AuditLog, Head, LossSource, NewRecord, ReportId, StoreError,
 };
 
 /// How many events are committed together at most.
 const BATCH: usize = 1000;
+/// Of how many logs of nodes the losses are kept in memory; those of others are read.
+const MOST_SOURCES: NonZeroUsize = NonZeroUsize::new(1024).expect("not zero");
 /// How soon a log that could not be written is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -43,8 +47,8 @@ pub(super) struct Writer {
     root: Arc<RootKey>,
     settings: AuditSettings,
     status: Status,
-    /// Totals of losses that were written since the start.
-    losses: BTreeMap<LossSource, u64>,
+    /// Totals of losses that were written lately.
+    losses: LruCache<LossSource, u64>,
     /// When it has to be tried again, since it could not be written.
     again: Option<Instant>,
     /// How many events were refused since then.
@@ -58,7 +62,7 @@ pub(super) struct Writer {
 struct Draft {
     records: Vec<NewRecord>,
     losses: BTreeMap<LossSource, u64>,
-    events: BTreeSet<EventId>,
+    reported: Reported,
     durable: bool,
     /// How many events that could not be written the first record tells of.
     refused: u64,
@@ -88,7 +92,7 @@ impl Writer {
             root,
             settings,
             status,
-            losses: BTreeMap::new(),
+            losses: LruCache::new(MOST_SOURCES),
             again: None,
             refused: 0,
             uncertain: None,
@@ -211,19 +215,18 @@ impl Writer {
 
     /// Puts events into records, all or none of them, but those that are recorded already.
     async fn add(&self, draft: &mut Draft, entries: Vec<Entry>) -> Result<(), AuditError> {
-        let ids: Vec<_> = entries.iter().filter_map(|entry| entry.event.id).collect();
-        let mut known = self.log.recorded(&ids).await.map_err(|error| unwritable(&error))?;
+        let ids: BTreeSet<_> = entries.iter().filter_map(|entry| ReportId::of(&entry.event)).collect();
+        let recorded = self.log.recorded(&ids).await.map_err(|error| unwritable(&error))?;
+        let mut reported = Reported::of(&ids, recorded, &draft.reported);
         let mut head = self.head_of(draft);
         let (mut records, mut losses) = (Vec::new(), BTreeMap::new());
         for Entry { mut event, loss } in entries {
-            if let Some(id) = event.id
-                && (draft.events.contains(&id) || !known.insert(id))
-            {
+            if !reported.admit(&mut event) {
                 continue;
             }
             if let Some((source, total)) = loss {
                 let told = losses.get(&source).or_else(|| draft.losses.get(&source));
-                let told = match told.or_else(|| self.losses.get(&source)) {
+                let told = match told.or_else(|| self.losses.peek(&source)) {
                     Some(told) => *told,
                     None => self.log.losses(source).await.map_err(|error| unwritable(&error))?,
                 };
@@ -237,7 +240,7 @@ impl Writer {
             head = Head { sequence: record.sequence, hash: record.written.hash };
             records.push(record);
         }
-        draft.events.extend(records.iter().filter_map(|record| record.event));
+        draft.reported.extend(reported);
         draft.records.extend(records);
         draft.losses.extend(losses);
         Ok(())
@@ -314,7 +317,9 @@ impl Writer {
             Err(moved @ AppendError::Moved { .. }) => return Err(self.end(moved.to_string())),
         }
         self.head = head;
-        self.losses.extend(draft.losses);
+        for (source, total) in draft.losses {
+            self.losses.put(source, total);
+        }
         self.refused -= draft.refused;
         self.status.committed(u64::try_from(records).unwrap_or_default(), head.sequence);
         if let Some(time) = signed {

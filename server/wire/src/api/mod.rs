@@ -26,7 +26,7 @@ pub use node::{
     ApproveNode, ChangeLabels, Duplicate, EnvelopeRequest, HeardInstance, JoinRequest, Joined, Node,
     NodeState, RenewRequest, Renewed, Session,
 };
-pub use open::{LostOpens, Open, OpenReport, REPORT_MAX_OPENS};
+pub use open::{LostOpens, Open, OpenReport, OpenedVersion, REPORT_MAX_OPENS};
 pub use operator::{
     AddOperator, CreatedEnrolment, Enroll, LoggedIn, LoginRequest, Operator, OperatorState, RemovedOperator,
 };

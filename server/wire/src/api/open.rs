@@ -2,7 +2,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::audit::{EventId, Process};
-use crate::{OpenLogId, ServiceName, TargetName, VersionId};
+use crate::{OpenLogId, SecretName, ServiceName, TargetName, VersionId};
 
 /// How many opens one [`OpenReport`] tells at most. What is more goes into the next one.
 pub const REPORT_MAX_OPENS: usize = 200;
@@ -39,11 +39,30 @@ pub struct Open {
     pub target: TargetName,
     /// The version that it was opened on; of a template what it was made from decides this.
     pub version_id: VersionId,
+    /// What that shows: one version of one secret, or what a template was made from.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub versions: Vec<OpenedVersion>,
+    /// How many more a template was made from, for which there was no room.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub unnamed: u64,
     /// Who opened it.
     pub process: Process,
     /// Why it was not opened, if it was not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<String>,
+}
+
+/// A version that a file shows, as the node's manifest had it when it was opened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct OpenedVersion {
+    /// By which the manager knows it, as long as there is the secret.
+    pub id: VersionId,
+    /// The secret.
+    pub secret: SecretName,
+    /// The number.
+    pub version: u64,
 }
 
 /// Opens that were not kept, since there was no room for them.
@@ -56,4 +75,9 @@ pub struct LostOpens {
     /// How many since the node's mounts were made, those included that were told before: the manager
     /// records by how much it rises.
     pub total: u64,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
 }

@@ -40,6 +40,9 @@ pub struct Event {
     /// The policies that decided.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub policies: Vec<String>,
+    /// What a file was made from that is rendered from a template.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub inputs: Vec<Input>,
     /// The program, of what happened at a node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub process: Option<Process>,
@@ -53,6 +56,9 @@ pub struct Event {
     /// How many, of what is counted and not told one by one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub count: Option<u64>,
+    /// What of it is a node's word alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub doubts: Vec<Doubt>,
 }
 
 impl Event {
@@ -68,10 +74,12 @@ impl Event {
             object: Object::NONE,
             reason: None,
             policies: Vec::new(),
+            inputs: Vec::new(),
             process: None,
             happened: None,
             id: None,
             count: None,
+            doubts: Vec::new(),
         }
     }
 }
@@ -190,6 +198,44 @@ impl Object {
     }
 }
 
+/// A version of a secret, of which a file was made with others.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Input {
+    /// The secret.
+    pub secret: SecretName,
+    /// The version's number.
+    pub version: u64,
+}
+
+/// What a node says and the manager could not confirm when it recorded it. A node that is honest gives
+/// cause for it too: it reports late what was in order when it happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub enum Doubt {
+    /// Which secret it was, or which version: the manager does not have it, or no longer.
+    Version,
+    /// That it was there to be opened: the node has no such file, or no longer.
+    Place,
+    /// That it is one event: the node told another one under the same id before.
+    Id,
+}
+
+/// Why nobody has looked who a process is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub enum Unseen {
+    /// The node daemon cannot see it: it is not in its process namespace, or was gone.
+    NotVisible,
+    /// It could not be said in time.
+    TooLate,
+    /// There is nobody who looks.
+    NoWitness,
+}
+
 /// A program on a node, as its kernel knows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -199,8 +245,12 @@ pub struct Process {
     pub uid: u32,
     /// The group.
     pub gid: u32,
-    /// Its process id, as the node daemon sees it. 0 of a process that it cannot see.
+    /// Its process id, as the node daemon sees it. 0 of a process that it cannot see; where `unseen` says
+    /// why nothing else is known, the id of the thread.
     pub pid: u32,
+    /// Why nothing more is known of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unseen: Option<Unseen>,
     /// When it was started, so that it is not taken for another one that had its process id before or
     /// after. By the node's clock, to 10 ms.
     #[serde(default, skip_serializing_if = "Option::is_none")]

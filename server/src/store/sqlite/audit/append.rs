@@ -7,7 +7,9 @@ use sqlx::{Connection as _, QueryBuilder, Row as _, Sqlite as Driver};
 
 use super::SqliteAudit;
 use crate::store::sqlite::columns::{Columns as _, integer};
-use crate::store::{AppendError, AuditBatch, AuditKeyRecord, Head, NewRecord, StoreError};
+use crate::store::{
+    AppendError, AuditBatch, AuditKeyRecord, Head, LossSource, MOST_LOGS, NewRecord, ReportId, StoreError,
+};
 
 /// Rows that one statement inserts; each has six parameters.
 const ROWS: usize = 200;
@@ -76,17 +78,8 @@ async fn write(
     if let Some(key) = &batch.key {
         replace_key(&mut transaction, chain, key).await?;
     }
-    for ((node, log), total) in &batch.losses {
-        sqlx::query(
-            "INSERT INTO losses (node, log, total) VALUES (?, ?, ?)
-                 ON CONFLICT DO UPDATE SET total = excluded.total",
-        )
-        .bind(integer(node.as_u64()))
-        .bind(integer(log.as_u64()))
-        .bind(integer(*total))
-        .execute(&mut *transaction)
-        .await
-        .map_err(StoreError::from)?;
+    for (source, total) in &batch.losses {
+        count_losses(&mut transaction, *source, *total).await?;
     }
     Ok(transaction.commit().await.map_err(StoreError::from)?)
 }
@@ -109,9 +102,39 @@ pub(super) async fn head(
     .transpose()
 }
 
-/// The text by which what a node reported is found again.
-pub(super) fn event_text(id: &EventId) -> String {
+async fn count_losses(
+    connection: &mut SqliteConnection,
+    (node, log): LossSource,
+    total: u64,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO losses (node, log, total, place)
+             SELECT ?1, ?2, ?3, coalesce(max(place), 0) + 1 FROM losses WHERE node = ?1
+             ON CONFLICT DO UPDATE SET total = excluded.total",
+    )
+    .bind(integer(node.as_u64()))
+    .bind(integer(log.as_u64()))
+    .bind(integer(total))
+    .execute(&mut *connection)
+    .await?;
+    sqlx::query(
+        "DELETE FROM losses WHERE node = ?1
+             AND place <= (SELECT max(place) FROM losses WHERE node = ?1) - ?2",
+    )
+    .bind(integer(node.as_u64()))
+    .bind(integer(MOST_LOGS))
+    .execute(&mut *connection)
+    .await?;
+    Ok(())
+}
+
+fn event_text(id: &EventId) -> String {
     format!("{}/{}", id.log, id.number)
+}
+
+/// The text by which what a node reported is found again.
+pub(super) fn report_text(id: &ReportId) -> String {
+    format!("{}/{}", id.node, event_text(&id.event))
 }
 
 async fn begin(connection: &mut SqliteConnection, chain: ChainId) -> Result<(), StoreError> {

@@ -1,18 +1,19 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use async_trait::async_trait;
 use secretfs_wire::audit::{
-    AuditCertificate, CertificateFingerprint, EventId, RecordHash, SignedCheckpoint, WrittenRecord,
+    AuditCertificate, CertificateFingerprint, Event, RecordHash, SignedCheckpoint, WrittenRecord,
 };
 use secretfs_wire::{ChainId, EnvironmentName};
+use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
-use sqlx::{QueryBuilder, Row as _, Sqlite as Driver};
 
 use super::SqliteAudit;
-use super::append::{event_text, head};
+use super::append::{head, report_text};
 use crate::store::sqlite::columns::{Columns as _, integer};
 use crate::store::{
-    AppendError, AuditBatch, AuditKeyRecord, AuditLog, LossSource, StoreError, StoredChain, StoredRecord,
+    AppendError, AuditBatch, AuditKeyRecord, AuditLog, LossSource, MOST_OF_ONE_ID, ReportId, StoreError,
+    StoredChain, StoredRecord,
 };
 
 #[async_trait]
@@ -34,21 +35,30 @@ impl AuditLog for SqliteAudit {
         self.write(chain, batch).await
     }
 
-    async fn recorded(&self, events: &[EventId]) -> Result<BTreeSet<EventId>, StoreError> {
-        if events.is_empty() {
-            return Ok(BTreeSet::new());
+    async fn recorded(&self, ids: &BTreeSet<ReportId>) -> Result<BTreeMap<ReportId, Vec<Event>>, StoreError> {
+        if ids.is_empty() {
+            return Ok(BTreeMap::new());
         }
-        let mut query: QueryBuilder<Driver> = QueryBuilder::new("SELECT event FROM records WHERE event IN (");
-        let mut values = query.separated(", ");
-        for event in events {
-            values.push_bind(event_text(event));
-        }
-        query.push(")");
-        let rows = query.build().fetch_all(&self.readers).await?;
-        let found: Result<BTreeSet<String>, StoreError> =
-            rows.iter().map(|row| Ok(row.try_get("event")?)).collect();
-        let found = found?;
-        Ok(events.iter().filter(|event| found.contains(&event_text(event))).copied().collect())
+        let by_text: BTreeMap<_, _> = ids.iter().map(|id| (report_text(id), *id)).collect();
+        let texts = by_text.keys().collect::<Vec<_>>();
+        let texts = serde_json::to_string(&texts).map_err(|_| StoreError::Corrupt { column: "reported" })?;
+        let rows = sqlx::query(
+            "SELECT asked.value AS reported,
+                 (SELECT json_group_array(json_extract(record, '$.event')) FROM
+                     (SELECT record FROM records WHERE reported = asked.value LIMIT ?)) AS events
+             FROM json_each(?) AS asked
+             WHERE EXISTS (SELECT 1 FROM records WHERE reported = asked.value)",
+        )
+        .bind(MOST_OF_ONE_ID)
+        .bind(texts)
+        .fetch_all(&self.readers)
+        .await?;
+        let found = |row: &SqliteRow| {
+            let text: &str = row.try_get("reported")?;
+            let id = by_text.get(text).ok_or(StoreError::Corrupt { column: "reported" })?;
+            Ok((*id, row.json("events")?))
+        };
+        rows.iter().map(found).collect()
     }
 
     async fn records(

@@ -1,4 +1,4 @@
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -25,21 +25,20 @@ pub(crate) struct Head {
     pub(crate) hash: RecordHash,
 }
 
-/// A record and what it is found by.
-#[derive(Debug, Clone)]
-pub(crate) struct NewRecord {
-    pub(crate) sequence: u64,
-    pub(crate) environment: Option<EnvironmentName>,
-    pub(crate) event: Option<EventId>,
-    pub(crate) written: WrittenRecord,
-}
-
-/// A record as it was found. The number is that of its place: what the record says of itself may differ
-/// when somebody has changed the database.
+/// A record in its place. When somebody has changed the database it may say another number of itself, have
+/// another hash, or be none.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct StoredRecord {
     pub(crate) sequence: u64,
     pub(crate) written: WrittenRecord,
+}
+
+/// A checkpoint in its place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct StoredCheckpoint {
+    pub(crate) sequence: u64,
+    /// Or what stands there that is none.
+    pub(crate) signed: Result<SignedCheckpoint, String>,
 }
 
 /// An audit key.
@@ -59,12 +58,10 @@ pub(crate) type LossSource = (NodeId, OpenLogId);
 pub(crate) struct AuditBatch {
     /// The record that these go on from; `None` begins a chain.
     pub(crate) after: Option<Head>,
-    pub(crate) records: Vec<NewRecord>,
+    pub(crate) records: Vec<StoredRecord>,
     pub(crate) checkpoint: Option<SignedCheckpoint>,
     /// A key that signs from now on; the private keys of all others of the chain are removed.
     pub(crate) key: Option<AuditKeyRecord>,
-    /// New totals.
-    pub(crate) losses: BTreeMap<LossSource, u64>,
     /// Whether it has to survive a power cut. It survives the end of the process in any case.
     pub(crate) durable: bool,
 }
@@ -119,7 +116,7 @@ pub(crate) trait AuditLog: Send + Sync {
         chain: ChainId,
         from: u64,
         limit: u32,
-    ) -> Result<Vec<SignedCheckpoint>, StoreError>;
+    ) -> Result<Vec<StoredCheckpoint>, StoreError>;
 
     /// The last checkpoint of a chain.
     async fn last_checkpoint(&self, chain: ChainId) -> Result<Option<SignedCheckpoint>, StoreError>;
@@ -130,7 +127,7 @@ pub(crate) trait AuditLog: Send + Sync {
         chain: ChainId,
     ) -> Result<Vec<(CertificateFingerprint, AuditKeyRecord)>, StoreError>;
 
-    /// What is counted so far; 0 of whom nothing is.
+    /// The largest total that is recorded; 0 where none is.
     async fn losses(&self, of: LossSource) -> Result<u64, StoreError>;
 }
 

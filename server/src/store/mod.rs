@@ -23,8 +23,8 @@ use crate::error::Cause;
 
 pub(crate) use assignments::{Assignments, chooses};
 pub(crate) use audit::{
-    AppendError, AuditBatch, AuditKeyRecord, AuditLog, AuditMark, Head, LossSource, NewRecord, StoredChain,
-    StoredRecord,
+    AppendError, AuditBatch, AuditKeyRecord, AuditLog, AuditMark, Head, LossSource, StoredChain,
+    StoredCheckpoint, StoredRecord,
 };
 pub(crate) use environments::Environments;
 pub(crate) use keys::{KeyRecord, KeyUse, Keys, OutdatedKey, Rewrap};

@@ -3,6 +3,7 @@ use std::net::IpAddr;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::record::canonical;
 use crate::{
     Action, EnvironmentName, KeyName, NodeId, NodeName, OpenLogId, OperatorName, SecretName, ServiceName,
     TargetName,
@@ -49,6 +50,9 @@ pub struct Event {
     /// How many, of what is counted and not told one by one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub count: Option<u64>,
+    /// Of opens that a node lost: how many there were in all. `count` is how many came since it was told last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lost: Option<Lost>,
 }
 
 impl Event {
@@ -67,6 +71,7 @@ impl Event {
             happened: None,
             id: None,
             count: None,
+            lost: None,
         }
     }
 }
@@ -195,6 +200,24 @@ pub struct EventId {
     #[serde(with = "as_text")]
     #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub number: u64,
+}
+
+impl EventId {
+    /// The id as it stands in a record.
+    pub fn to_text(&self) -> Option<String> {
+        canonical(self)
+    }
+}
+
+/// How many opens one memory of a node had no room for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Lost {
+    /// The memory.
+    pub log: OpenLogId,
+    /// How many so far.
+    pub total: u64,
 }
 
 mod as_text {

@@ -2,18 +2,22 @@ use std::collections::BTreeSet;
 
 use async_trait::async_trait;
 use secretfs_wire::audit::{
-    AuditCertificate, CertificateFingerprint, EventId, RecordHash, SignedCheckpoint, WrittenRecord,
+    AuditCertificate, CertificateFingerprint, EventId, SignedCheckpoint, WrittenRecord,
 };
 use secretfs_wire::{ChainId, EnvironmentName};
 use sqlx::sqlite::SqliteRow;
-use sqlx::{QueryBuilder, Row as _, Sqlite as Driver};
+use sqlx::{AssertSqlSafe, QueryBuilder, Row as _, Sqlite as Driver};
 
 use super::SqliteAudit;
-use super::append::{event_text, head};
+use super::append::{hash, head};
 use crate::store::sqlite::columns::{Columns as _, integer};
 use crate::store::{
-    AppendError, AuditBatch, AuditKeyRecord, AuditLog, LossSource, StoreError, StoredChain, StoredRecord,
+    AppendError, AuditBatch, AuditKeyRecord, AuditLog, LossSource, StoreError, StoredChain, StoredCheckpoint,
+    StoredRecord,
 };
+
+/// Of the records that are verified and no others, which would be found in the same index.
+const VERIFIED: &str = " AND sequence > 0 AND chain IN (SELECT id FROM chains)";
 
 #[async_trait]
 impl AuditLog for SqliteAudit {
@@ -38,17 +42,20 @@ impl AuditLog for SqliteAudit {
         if events.is_empty() {
             return Ok(BTreeSet::new());
         }
+        let text = |event: &EventId| event.to_text().ok_or(StoreError::Corrupt { column: "event" });
+        let texts = events.iter().map(text).collect::<Result<Vec<_>, _>>()?;
         let mut query: QueryBuilder<Driver> = QueryBuilder::new("SELECT event FROM records WHERE event IN (");
         let mut values = query.separated(", ");
-        for event in events {
-            values.push_bind(event_text(event));
+        for text in &texts {
+            values.push_bind(text.as_str());
         }
-        query.push(")");
+        query.push(")").push(VERIFIED);
         let rows = query.build().fetch_all(&self.readers).await?;
         let found: Result<BTreeSet<String>, StoreError> =
             rows.iter().map(|row| Ok(row.try_get("event")?)).collect();
         let found = found?;
-        Ok(events.iter().filter(|event| found.contains(&event_text(event))).copied().collect())
+        let known = events.iter().zip(&texts).filter(|(_, text)| found.contains(*text));
+        Ok(known.map(|(event, _)| *event).collect())
     }
 
     async fn records(
@@ -64,8 +71,8 @@ impl AuditLog for SqliteAudit {
                  ORDER BY sequence LIMIT ?",
             ),
             Some(_) => sqlx::query(
-                "SELECT sequence, record, hash FROM records WHERE chain = ? AND sequence >= ? AND environment = ?
-                 ORDER BY sequence LIMIT ?",
+                "SELECT sequence, record, hash FROM records INDEXED BY records_by_environment
+                 WHERE chain = ? AND sequence >= ? AND environment = ? ORDER BY sequence LIMIT ?",
             ),
         };
         let query = query.bind(integer(chain.as_u64())).bind(integer(from));
@@ -91,7 +98,8 @@ impl AuditLog for SqliteAudit {
             .bind(integer(chain.as_u64())),
             Some(name) => sqlx::query(
                 "SELECT coalesce(min(sequence), 1) AS first FROM
-                 (SELECT sequence FROM records WHERE chain = ? AND environment = ? ORDER BY sequence DESC LIMIT ?)",
+                 (SELECT sequence FROM records INDEXED BY records_by_environment
+                  WHERE chain = ? AND environment = ? ORDER BY sequence DESC LIMIT ?)",
             )
             .bind(integer(chain.as_u64()))
             .bind(name.as_str()),
@@ -104,16 +112,21 @@ impl AuditLog for SqliteAudit {
         chain: ChainId,
         from: u64,
         limit: u32,
-    ) -> Result<Vec<SignedCheckpoint>, StoreError> {
+    ) -> Result<Vec<StoredCheckpoint>, StoreError> {
         let rows = sqlx::query(
-            "SELECT checkpoint FROM checkpoints WHERE chain = ? AND sequence >= ? ORDER BY sequence LIMIT ?",
+            "SELECT sequence, checkpoint FROM checkpoints WHERE chain = ? AND sequence >= ?
+             ORDER BY sequence LIMIT ?",
         )
         .bind(integer(chain.as_u64()))
         .bind(integer(from))
         .bind(limit)
         .fetch_all(&self.readers)
         .await?;
-        rows.iter().map(|row| row.json("checkpoint")).collect()
+        let checkpoint = |row: &SqliteRow| {
+            let signed = row.json("checkpoint").map_err(|_| text(row, "checkpoint"));
+            Ok(StoredCheckpoint { sequence: row.unsigned("sequence")?, signed })
+        };
+        rows.iter().map(checkpoint).collect()
     }
 
     async fn last_checkpoint(&self, chain: ChainId) -> Result<Option<SignedCheckpoint>, StoreError> {
@@ -150,18 +163,20 @@ impl AuditLog for SqliteAudit {
     }
 
     async fn losses(&self, (node, log): LossSource) -> Result<u64, StoreError> {
-        let row = sqlx::query("SELECT total FROM losses WHERE node = ? AND log = ?")
-            .bind(integer(node.as_u64()))
-            .bind(integer(log.as_u64()))
-            .fetch_optional(&self.readers)
-            .await?;
-        row.map_or(Ok(0), |row| row.unsigned("total"))
+        let total = format!("SELECT coalesce(max(lost), 0) AS total FROM records WHERE loser = ?{VERIFIED}");
+        let query = sqlx::query(AssertSqlSafe(total)).bind(format!("{node}/{log}"));
+        query.fetch_one(&self.readers).await?.unsigned("total")
     }
 }
 
+/// A record as it stands there, whatever that is: who verifies says what is wrong with it.
 fn record(row: &SqliteRow) -> Result<StoredRecord, StoreError> {
-    let hash: &[u8] = row.try_get("hash")?;
-    let hash = RecordHash::from_bytes(hash).ok_or(StoreError::Corrupt { column: "hash" })?;
-    let written = WrittenRecord { text: row.try_get("record")?, hash };
+    let written = WrittenRecord { text: text(row, "record"), hash: hash(row) };
     Ok(StoredRecord { sequence: row.unsigned("sequence")?, written })
+}
+
+/// What stands in a column for texts, as far as it is one.
+fn text(row: &SqliteRow, column: &'static str) -> String {
+    let bytes: &[u8] = row.try_get(column).unwrap_or_default();
+    String::from_utf8_lossy(bytes).into_owned()
 }

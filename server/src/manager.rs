@@ -409,13 +409,13 @@ mod tests {
 
         let begin = || async { Rekey::begin(&config).await.expect("begun") };
         let renew = async |rekey: Rekey, plan| {
-            let new = rekey.make(&plan).await.expect("a new seal");
+            let new = rekey.make(&config, &plan).await.expect("a new seal");
             let keys: Vec<String> =
                 new.means().key.iter().chain(&new.means().shares).map(|key| key.to_string()).collect();
-            new.keep().expect("in its place");
+            new.keep().await.expect("in its place");
             keys
         };
-        assert!(begin().await.make(&SealPlan::default()).await.is_err(), "nothing has opened it");
+        assert!(begin().await.make(&config, &SealPlan::default()).await.is_err(), "nothing has opened it");
         let mut rekey = begin().await;
         assert!(!rekey.give("").is_unlocked);
         assert!(rekey.give(&old).is_unlocked);

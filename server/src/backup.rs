@@ -7,6 +7,7 @@
 //! root.sealed
 //! keys/NAME/N.key
 //! store.db         the store as it was at one moment
+//! audit.mark       how far the audit log was signed
 //! audit.db         the audit log a moment later; a restored manager begins another chain, since the
 //!                  one that was backed up may still write this one
 //! ```
@@ -115,6 +116,9 @@ pub async fn backup(
         .await
         .map_err(|error| BackupError::Store(error.into()))?;
     files.extend(sealed_files(&config.data_dir)?);
+    // Before the log, which has all that it says then.
+    let mark = sealed_file(&config.data_dir, Path::new(data_dir::AUDIT_MARK))?;
+    files.extend(mark.map(|mark| (data_dir::AUDIT_MARK.into(), mark)));
     let audit = scratch.path().join(data_dir::AUDIT);
     let has_audit = config.data_dir.join(data_dir::AUDIT).is_file();
     if has_audit {
@@ -215,13 +219,8 @@ struct Sealed {
 fn sealed_files(data_dir: &Path) -> Result<BTreeMap<PathBuf, Sealed>, BackupError> {
     let mut files = BTreeMap::new();
     let mut read = |relative: PathBuf| {
-        let path = data_dir.join(&relative);
-        match fs::metadata(&path).and_then(|metadata| Ok((fs::read(&path)?, metadata.modified()?))) {
-            Ok((content, written)) => drop(files.insert(relative, Sealed { content, written })),
-            // A key that was retired while we looked.
-            Err(error) if error.kind() == io::ErrorKind::NotFound && relative.starts_with(data_dir::KEYS) => {
-            }
-            Err(source) => return Err(BackupError::File { path, source }),
+        if let Some(sealed) = sealed_file(data_dir, &relative)? {
+            files.insert(relative, sealed);
         }
         Ok(())
     };
@@ -238,6 +237,21 @@ fn sealed_files(data_dir: &Path) -> Result<BTreeMap<PathBuf, Sealed>, BackupErro
         }
     }
     Ok(files)
+}
+
+/// A file of a data directory; none if it is not there and need not be: a key was retired while we looked, or
+/// there is no log yet.
+fn sealed_file(data_dir: &Path, relative: &Path) -> Result<Option<Sealed>, BackupError> {
+    let path = data_dir.join(relative);
+    match fs::metadata(&path).and_then(|metadata| Ok((fs::read(&path)?, metadata.modified()?))) {
+        Ok((content, written)) => Ok(Some(Sealed { content, written })),
+        Err(error) if error.kind() == io::ErrorKind::NotFound && is_optional(relative) => Ok(None),
+        Err(source) => Err(BackupError::File { path, source }),
+    }
+}
+
+fn is_optional(relative: &Path) -> bool {
+    relative == Path::new(data_dir::AUDIT_MARK) || relative.starts_with(data_dir::KEYS)
 }
 
 /// The names in a directory; none when it is gone.
@@ -316,7 +330,9 @@ fn is_ours(path: &Path) -> bool {
         })
         .collect();
     match names.as_deref() {
-        Some([name]) => [ABOUT, data_dir::AUDIT].contains(name) || data_dir::NEEDED.contains(name),
+        Some([name]) => {
+            [ABOUT, data_dir::AUDIT, data_dir::AUDIT_MARK].contains(name) || data_dir::NEEDED.contains(name)
+        }
         Some([keys, key, version]) => {
             *keys == data_dir::KEYS && key.parse::<secretfs_wire::KeyName>().is_ok() && is_key_file(version)
         }
@@ -375,6 +391,7 @@ mod tests {
             "backup.json",
             "store.db",
             "audit.db",
+            "audit.mark",
             "ca.pem",
             "root.sealed",
             "keys/prod/1.key",

@@ -10,6 +10,7 @@
 //! keys/NAME/N.key  version N of a local key, sealed under the root key
 //! store.db         the store
 //! audit.db         the audit log
+//! audit.mark       how far the audit log was signed, sealed under the root key
 //! ```
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
@@ -32,6 +33,7 @@ const CA_KEY: &str = "ca.key.sealed";
 pub(crate) const KEYS: &str = "keys";
 pub(crate) const STORE: &str = "store.db";
 pub(crate) const AUDIT: &str = "audit.db";
+pub(crate) const AUDIT_MARK: &str = "audit.mark";
 
 /// Without one of these it is no manager's.
 pub(crate) const NEEDED: [&str; 4] = [CA_CERTIFICATE, CA_KEY, SEALED_ROOT, STORE];
@@ -131,6 +133,10 @@ impl DataDir {
             Err(TryLockError::WouldBlock) => Err(DataDirError::InUse(path.to_owned())),
             Err(TryLockError::Error(source)) => Err(DataDirError::Lock { path: file, source }),
         }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
     }
 
     pub(crate) fn store(&self) -> PathBuf {

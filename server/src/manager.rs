@@ -9,7 +9,7 @@ use secretfs_wire::{Action, Grant, OperatorId, OperatorName, Role};
 use zeroize::Zeroizing;
 
 use crate::app::now;
-use crate::audit::{Audit, AuditSettings, OpenAuditError};
+use crate::audit::{Audit, AuditSettings, OpenAuditError, SignedMark};
 use crate::ca::{Authority, CertificateRequest};
 use crate::config::Config;
 use crate::data_dir::{self, DataDir};
@@ -166,15 +166,8 @@ impl Manager {
         remote: RemoteKeys,
         unlocked: Vec<Event>,
     ) -> Result<Self, OpenError> {
-        let (pem, sealed) = directory.read_ca().map_err(OpenError::Read)?;
-        let pkcs8 =
-            root.open(CA_KEY_LABEL, CA_KEY_NAME, &sealed).map_err(|error| OpenError::Keys(error.into()))?;
-        let authority = Authority::load(pem, &pkcs8).map_err(|error| OpenError::Keys(error.into()))?;
-        let store = Sqlite::open(&directory.store()).await.map_err(|error| OpenError::Store(error.into()))?;
-        let (root, authority) = (Arc::new(root), Arc::new(authority));
-        let log = audit_log(&directory, &store).await;
-        let settings = audit_settings(&config);
-        let audit = Audit::open(log, &store, Arc::clone(&authority), Arc::clone(&root), settings).await;
+        let root = Arc::new(root);
+        let Inside { store, authority, audit } = Inside::open(&config, &directory, &root).await?;
         Ok(Self {
             store: Arc::new(store),
             audit: Arc::new(audit),
@@ -201,8 +194,9 @@ impl Manager {
         let root = RootKey::generate().map_err(|error| InitError::Keys(error.into()))?;
         let log = SqliteAudit::in_memory().await.map_err(|error| InitError::Store(error.into()))?;
         let (log, authority): (Arc<dyn AuditLog>, _) = (Arc::new(log), Arc::new(authority));
-        let settings = audit_settings(config);
-        let audit = Audit::open(Ok(log), &store, Arc::clone(&authority), Arc::new(root), settings).await;
+        let (root, settings) = (Arc::new(root), audit_settings(config));
+        let mark = Arc::new(SignedMark::in_memory(Arc::clone(&root)));
+        let audit = Audit::open(Ok(log), &store, mark, Arc::clone(&authority), root, settings).await;
         let manager = Self {
             config: config.clone(),
             store: Arc::new(store),
@@ -212,6 +206,33 @@ impl Manager {
             unlocked: Vec::new(),
         };
         Ok((manager, operator))
+    }
+}
+
+/// What a root key opens in a data directory, beside the keys.
+pub(crate) struct Inside {
+    store: Sqlite,
+    authority: Arc<Authority>,
+    pub(crate) audit: Audit,
+}
+
+impl Inside {
+    pub(crate) async fn open(
+        config: &Config,
+        directory: &DataDir,
+        root: &Arc<RootKey>,
+    ) -> Result<Self, OpenError> {
+        let (pem, sealed) = directory.read_ca().map_err(OpenError::Read)?;
+        let pkcs8 =
+            root.open(CA_KEY_LABEL, CA_KEY_NAME, &sealed).map_err(|error| OpenError::Keys(error.into()))?;
+        let authority = Authority::load(pem, &pkcs8).map_err(|error| OpenError::Keys(error.into()))?;
+        let store = Sqlite::open(&directory.store()).await.map_err(|error| OpenError::Store(error.into()))?;
+        let authority = Arc::new(authority);
+        let log = audit_log(directory, &store).await;
+        let mark = Arc::new(SignedMark::in_directory(directory.path().to_owned(), Arc::clone(root)));
+        let (certifier, root, settings) = (Arc::clone(&authority), Arc::clone(root), audit_settings(config));
+        let audit = Audit::open(log, &store, mark, certifier, root, settings).await;
+        Ok(Self { store, authority, audit })
     }
 }
 
@@ -389,13 +410,13 @@ mod tests {
 
         let begin = || async { Rekey::begin(&config).await.expect("begun") };
         let renew = async |rekey: Rekey, plan| {
-            let new = rekey.make(&plan).await.expect("a new seal");
+            let new = rekey.make(&config, &plan).await.expect("a new seal");
             let keys: Vec<String> =
                 new.means().key.iter().chain(&new.means().shares).map(|key| key.to_string()).collect();
-            new.keep().expect("in its place");
+            new.keep().await.expect("in its place");
             keys
         };
-        assert!(begin().await.make(&SealPlan::default()).await.is_err(), "nothing has opened it");
+        assert!(begin().await.make(&config, &SealPlan::default()).await.is_err(), "nothing has opened it");
         let mut rekey = begin().await;
         assert!(!rekey.give("").is_unlocked);
         assert!(rekey.give(&old).is_unlocked);

@@ -23,9 +23,9 @@ impl AuditMetrics {
         let metrics = Self::default();
         registry.register("audit_records", "Audit records written", metrics.records.clone());
         registry.register(
-            "audit_failures",
+            "audit_refused",
             "Events that could not be recorded, so that what they are of was refused",
-            metrics.failures.clone(),
+            metrics.refused.clone(),
         );
         registry.register("audit_head", "The number of the last audit record", metrics.head.clone());
         registry.register_with_unit(
@@ -45,7 +45,7 @@ impl AuditMetrics {
     fn look(&self, status: &Status) {
         // They only rise, and are counted elsewhere.
         self.records.inc_by(status.records().saturating_sub(self.records.get()));
-        self.failures.inc_by(status.failures().saturating_sub(self.failures.get()));
+        self.refused.inc_by(status.refused().saturating_sub(self.refused.get()));
         self.head.set(status.head());
         self.trouble.set(status.trouble().is_some().into());
         if let Some(signed) = status.last_signed() {
@@ -85,7 +85,7 @@ struct LimitLabels {
 #[derive(Default)]
 struct AuditMetrics {
     records: Counter<u64, AtomicU64>,
-    failures: Counter<u64, AtomicU64>,
+    refused: Counter<u64, AtomicU64>,
     head: Gauge<u64, AtomicU64>,
     checkpoint_age: Gauge<f64, AtomicU64>,
     trouble: Gauge,

@@ -25,7 +25,7 @@ use tower::ServiceExt as _;
 use utoipa::openapi::OpenApi;
 
 use crate::app::App;
-use crate::audit::Audit;
+use crate::audit::{Audit, SignedMark};
 use crate::authn::NodeIdentity;
 use crate::authz::Authorizer;
 use crate::ca::{PeerCertificate, Subject};
@@ -99,7 +99,8 @@ impl TestManager {
         let mark = Sqlite::in_memory().await.expect("a store");
         let settings = audit_settings(&config);
         let root = Arc::new(RootKey::generate().expect("a key"));
-        let audit = Audit::open(Ok(dynamic), &mark, Arc::clone(&authority), root, settings).await;
+        let signed = Arc::new(SignedMark::in_memory(Arc::clone(&root)));
+        let audit = Audit::open(Ok(dynamic), &mark, signed, Arc::clone(&authority), root, settings).await;
         let audit = Arc::new(audit);
         let keys = Arc::new(Keyring::new(LocalKeys::in_memory(), remote, Duration::ZERO));
         let authorizer = Arc::new(Authorizer::open(policies).expect("policies"));

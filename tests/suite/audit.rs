@@ -107,19 +107,30 @@ fn a_rotation_is_seen_as_it_happens_and_the_log_is_verified_elsewhere() {
         site.operator.ok(&["audit", "rotate-key"]);
     }
     let ca = site.operator.directory().join("ca.pem");
-    let offline = || {
+    let offline = |options: &[&str]| {
         let mut command = crate::harness::process::secretfs();
-        command.args(["audit", "verify", "--json", "--ca", text(&ca), text(&export)]);
+        command.args(["audit", "verify", "--json", "--ca", text(&ca), text(&export)]).args(options);
         command.env("SECRETFS_CONFIG", "/dev/null").output().expect("secretfs")
     };
-    let verified = offline();
-    assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stderr));
-    let verified: serde_json::Value = serde_json::from_slice(&verified.stdout).expect("JSON");
-    assert_eq!(verified["keys"].as_array().map(Vec::len), Some(2), "{verified}");
-    let bent =
-        fs::read_to_string(&export).expect("an export").replacen("\"secret.rotate\"", "\"secret.remove\"", 1);
-    fs::write(&export, bent).expect("bent");
-    let found = offline();
+    for options in [&[][..], &["--from", text(&checkpoint)]] {
+        let verified = offline(options);
+        assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stderr));
+        let verified: serde_json::Value = serde_json::from_slice(&verified.stdout).expect("JSON");
+        assert_eq!((&verified["first"], verified["keys"].as_array().map(Vec::len)), (&1.into(), Some(2)));
+        assert_eq!(verified["unsigned"].as_u64() > Some(0), !verified["unsigned_since"].is_null());
+    }
+    let whole = fs::read_to_string(&export).expect("an export");
+    let unsigned: String =
+        whole.lines().filter(|line| !line.contains("\"signature\"")).flat_map(|line| [line, "\n"]).collect();
+    for (forged, why) in [(unsigned.as_str(), "no checkpoint"), ("", "there is no record")] {
+        fs::write(&export, forged).expect("forged");
+        let found = offline(&[]);
+        assert_eq!(found.status.code(), Some(1));
+        let said = String::from_utf8_lossy(&found.stderr).into_owned();
+        assert!(said.contains(why), "{said}");
+    }
+    fs::write(&export, whole.replacen("\"secret.rotate\"", "\"secret.remove\"", 1)).expect("bent");
+    let found = offline(&[]);
     assert_eq!(found.status.code(), Some(1));
     let said = String::from_utf8_lossy(&found.stderr).into_owned();
     assert!(said.contains("was changed"), "{said}");
@@ -227,10 +238,21 @@ fn a_restored_manager_begins_a_chain_that_follows_the_old_one() {
     site.create_secret("db", b"value");
     let kept = area.directory("kept");
     let (old, backup) = (kept.join("old.jsonl"), kept.join("manager.age"));
+    let keep = |site: &Site, name: &str| {
+        fs::write(kept.join(name), site.operator.ok(&["audit", "checkpoint"])).expect("kept");
+    };
+    keep(&site, "before.jsonl");
     let made = site.manager.command(&["backup", "-r", &recipient, "-o", text(&backup)], b"");
     assert_eq!(made.code, 0, "{}", made.stderr);
     // The original goes on for a while.
     site.rotate("db", b"not in the backup");
+    let last = site.operator.json(&["audit", "verify"])["last"].as_u64();
+    deadline::poll("it is signed", || {
+        keep(&site, "after.jsonl");
+        let kept = fs::read_to_string(kept.join("after.jsonl")).expect("a checkpoint");
+        let signed: serde_json::Value = serde_json::from_str(kept.lines().nth(1)?).ok()?;
+        (signed["checkpoint"]["sequence"].as_u64() >= last).then_some(())
+    });
     site.operator.ok(&["audit", "export", "--to", text(&old)]);
     site.manager.stop();
     fs::remove_dir_all(site.manager.data()).expect("the disk is lost");
@@ -246,6 +268,13 @@ fn a_restored_manager_begins_a_chain_that_follows_the_old_one() {
     let whole = site.operator.ok(&["audit", "verify"]);
     assert_eq!(whole.lines().count(), 2, "both chains: {whole}");
     assert!(whole.contains("follows chain"), "{whole}");
+    // A checkpoint of the old chain is looked for there.
+    let from = |name: &str| site.operator.run(&["audit", "verify", "--from", text(&kept.join(name))]);
+    let met = from("before.jsonl");
+    assert_eq!((met.code, met.stdout.lines().count()), (0, 2), "{met:?}");
+    let lost = from("after.jsonl");
+    assert_eq!(lost.code, 1, "{lost:?}");
+    assert!(lost.stderr.contains("is missing and the chain ends"), "{lost:?}");
     let tail = site.manager.operator().ok(&["audit", "tail"]);
     assert!(tail.contains("audit.begin") && tail.contains("manager.unlock"), "{tail}");
     // What the old one wrote after the backup is a branch of its own, and fits as well.

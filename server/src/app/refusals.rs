@@ -9,7 +9,7 @@ use crate::ca::Subject;
 use crate::error::Error;
 use crate::limits::{Limit, Limited, Refused};
 
-/// How often it is told what was refused, each caller once.
+/// How often it is told what was refused, each caller once, and recorded what was counted of the unknown.
 const EVERY: Duration = Duration::from_secs(60);
 
 impl App {
@@ -31,6 +31,9 @@ impl App {
             };
             for refused in self.limits.refusals().take() {
                 self.rate_limited(refused).await;
+            }
+            if let Err(error) = self.audit.record_counted().await {
+                tracing::error!(%error, "how often callers were refused is not recorded yet");
             }
             if stops {
                 return;

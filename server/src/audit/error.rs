@@ -1,6 +1,7 @@
 use secretfs_wire::audit::{CheckpointError, Fault, RecordError};
 
 use super::key::AuditKeyError;
+use super::mark::MarkError;
 use crate::error::Cause;
 use crate::store::{AppendError, StoreError};
 
@@ -30,6 +31,15 @@ pub(crate) enum OpenAuditError {
     Database(#[source] Cause),
     #[error("it is not the log of this manager")]
     Foreign,
+    #[error(
+        "nothing says how far it was signed: {} is missing, or of another log",
+        crate::data_dir::AUDIT_MARK
+    )]
+    Unmarked,
+    #[error("it was signed up to record {0}, and what signed that is gone")]
+    Unsigned(u64),
+    #[error("it is not known how far it was signed")]
+    Mark(#[from] MarkError),
     #[error("it cannot be read")]
     Read(#[source] StoreError),
     #[error("it cannot be begun")]

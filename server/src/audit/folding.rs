@@ -1,5 +1,5 @@
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use secretfs_wire::audit::Event;
@@ -24,17 +24,9 @@ impl Folding {
     /// What has to be recorded now that this has happened: it, if it is the first of its kind for a
     /// while, and how often those were that are over.
     pub(super) fn take(&self, event: Event, now: Instant) -> Vec<Event> {
-        let mut folded = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut record = Vec::new();
-        folded.retain(|_, folded| {
-            let is_over = now.duration_since(folded.since) >= WITHIN;
-            if is_over {
-                record.extend(folded.counted());
-            }
-            !is_over
-        });
-        // Derived `Debug` says all of an event, and an event holds nothing that may not be seen.
-        let kind = format!("{event:?}");
+        let mut folded = self.lock();
+        let mut record = over(&mut folded, now);
+        let kind = kind_of(&event);
         match folded.get_mut(&kind) {
             Some(known) => known.more += 1,
             None => {
@@ -47,11 +39,39 @@ impl Folding {
         record
     }
 
+    /// How often those were that are over.
+    pub(super) fn over(&self, now: Instant) -> Vec<Event> {
+        over(&mut self.lock(), now)
+    }
+
+    /// Counts what was to be recorded, and could not be, among those that come.
+    pub(super) fn put_back(&self, events: Vec<Event>, now: Instant) {
+        let mut folded = self.lock();
+        for event in events {
+            let (more, event) = (event.count.unwrap_or(1), Event { count: None, ..event });
+            let known = folded.entry(kind_of(&event)).or_insert(Folded { since: now, event, more: 0 });
+            known.more += more;
+        }
+    }
+
     /// All that was counted and is not recorded yet.
     pub(super) fn drain(&self) -> Vec<Event> {
-        let mut folded = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        folded.drain().filter_map(|(_, folded)| folded.counted()).collect()
+        self.lock().drain().filter_map(|(_, folded)| folded.counted()).collect()
     }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Folded>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn over(folded: &mut HashMap<String, Folded>, now: Instant) -> Vec<Event> {
+    let over = folded.extract_if(|_, folded| now.duration_since(folded.since) >= WITHIN);
+    over.filter_map(|(_, folded)| folded.counted()).collect()
+}
+
+/// Derived `Debug` says all of an event, and an event holds nothing that may not be seen.
+fn kind_of(event: &Event) -> String {
+    format!("{event:?}")
 }
 
 impl Folded {
@@ -80,6 +100,22 @@ mod tests {
         assert_eq!(folding.take(event.clone(), now + WITHIN), [counted, event.clone()]);
         assert!(folding.take(event.clone(), now + WITHIN).is_empty());
         assert_eq!(folding.drain(), [Event { count: Some(1), ..event }]);
+        assert!(folding.drain().is_empty());
+    }
+
+    #[test]
+    fn what_could_not_be_recorded_is_counted_on() {
+        let (folding, now) = (Folding::default(), Instant::now());
+        let event = Event::new(Action::SecretList, Outcome::Denied, Actor::Anonymous);
+        let first = folding.take(event.clone(), now);
+        folding.take(event.clone(), now);
+        folding.put_back(first, now);
+        assert!(folding.over(now).is_empty());
+        let counted = folding.over(now + WITHIN);
+        assert_eq!(counted, [Event { count: Some(2), ..event.clone() }]);
+        folding.put_back(counted, now + WITHIN);
+        assert!(folding.take(event.clone(), now + WITHIN).is_empty());
+        assert_eq!(folding.over(now + 2 * WITHIN), [Event { count: Some(3), ..event }]);
         assert!(folding.drain().is_empty());
     }
 }

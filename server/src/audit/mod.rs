@@ -9,8 +9,10 @@ mod error;
 mod export;
 mod folding;
 mod key;
+mod mark;
 mod opening;
 mod patrol;
+mod reading;
 mod request;
 mod status;
 #[cfg(test)]
@@ -23,6 +25,7 @@ use std::time::Duration;
 use secretfs_wire::ChainId;
 use secretfs_wire::audit::Event;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 
 use crate::ca::Authority;
 use crate::error::chain as causes;
@@ -31,6 +34,7 @@ use crate::store::{AuditLog, AuditMark, LossSource};
 
 pub(crate) use error::{AuditError, OpenAuditError};
 pub(crate) use export::{Export, Extent};
+pub(crate) use mark::SignedMark;
 pub(crate) use status::Status;
 
 use folding::Folding;
@@ -75,53 +79,55 @@ pub(crate) struct AuditSettings {
 
 /// The audit log.
 pub(crate) struct Audit {
-    /// `None` when there is nothing that can be gone on with.
-    open: Option<Open>,
+    /// What can be read of it; `None` when there is nothing.
+    kept: Option<Kept>,
+    /// The writer's; `None` when nothing can be gone on with.
+    queue: Option<mpsc::Sender<Request>>,
     status: Status,
     folding: Folding,
 }
 
-struct Open {
+struct Kept {
     chain: ChainId,
     log: Arc<dyn AuditLog>,
-    queue: mpsc::Sender<Request>,
 }
 
 impl Audit {
     /// Opens a log, and begins one where there is none. One that cannot be gone on with is as well a log:
-    /// it records nothing, and says why.
+    /// it records nothing, says why, and can be looked at.
     pub(crate) async fn open(
         log: Result<Arc<dyn AuditLog>, OpenAuditError>,
         mark: &dyn AuditMark,
+        signed: Arc<SignedMark>,
         authority: Arc<Authority>,
         root: Arc<RootKey>,
         settings: AuditSettings,
     ) -> Self {
-        let opened = match log {
-            Ok(log) => {
-                let means = Means { log: &log, mark, authority: &authority, root: &root };
-                means.open().await.map(|opened| (opened, log))
-            }
-            Err(error) => Err(error),
+        let log = match log {
+            Ok(log) => log,
+            Err(error) => return Self::broken(None, &error),
         };
-        match opened {
-            Ok((opened, log)) => {
-                let status = Status::new(opened.head.sequence);
-                let (queue, requests) = mpsc::channel(QUEUE);
-                let chain = opened.chain;
-                let patrol_authority = authority.ca_bundle();
-                let writer = Writer::new(Arc::clone(&log), opened, authority, root, settings, status.clone());
-                tokio::spawn(writer.run(requests));
-                let patrol = patrol::look(Arc::clone(&log), chain, patrol_authority, status.clone());
-                tokio::spawn(patrol);
-                Self { open: Some(Open { chain, log, queue }), status, folding: Folding::default() }
-            }
+        let means = Means { log: &log, mark, signed: signed.as_ref(), authority: &authority, root: &root };
+        let opened = match means.open().await {
+            Ok(opened) => opened,
             Err(error) => {
-                let reason = causes(&error);
-                tracing::error!(reason, "the audit log is broken; nothing is recorded, and so nothing done");
-                Self { open: None, status: Status::broken(reason), folding: Folding::default() }
+                let chains = log.chains().await.unwrap_or_default();
+                let kept = chains.last().map(|chain| Kept { chain: chain.id, log });
+                return Self::broken(kept, &error);
             }
-        }
+        };
+        let status = Status::new(opened.head.sequence);
+        let (queue, requests) = mpsc::channel(QUEUE);
+        let kept = Kept { chain: opened.chain, log: Arc::clone(&log) };
+        tokio::spawn(patrol::look(Arc::clone(&log), kept.chain, authority.ca_bundle(), status.clone()));
+        let writer = Writer::new(log, opened, signed, authority, root, settings, status.clone());
+        tokio::spawn(writer.run(requests));
+        Self { kept: Some(kept), queue: Some(queue), status, folding: Folding::default() }
+    }
+
+    fn broken(kept: Option<Kept>, error: &OpenAuditError) -> Self {
+        let status = Status::broken(causes(error));
+        Self { kept, queue: None, status, folding: Folding::default() }
     }
 
     /// Records events, in their order and all or none of them. Returns when they are committed.
@@ -135,10 +141,25 @@ impl Audit {
     /// Records that somebody unknown was refused. What is the same again and again within some seconds
     /// becomes one record with a count, so that nobody fills the disk.
     pub(crate) async fn record_refused(&self, event: Event) -> Result<(), AuditError> {
-        match self.folding.take(event, tokio::time::Instant::now()) {
-            events if events.is_empty() => Ok(()),
-            events => self.record(events.into_iter().map(Entry::from).collect(), Durability::Process).await,
+        self.record_folded(self.folding.take(event, Instant::now())).await
+    }
+
+    /// Records how often those were refused who have not been for some seconds.
+    pub(crate) async fn record_counted(&self) -> Result<(), AuditError> {
+        self.record_folded(self.folding.over(Instant::now())).await
+    }
+
+    /// What cannot be recorded now is counted on.
+    async fn record_folded(&self, events: Vec<Event>) -> Result<(), AuditError> {
+        if events.is_empty() {
+            return Ok(());
         }
+        let entries = events.iter().cloned().map(Entry::from).collect();
+        let recorded = self.record(entries, Durability::Process).await;
+        if recorded.is_err() {
+            self.folding.put_back(events, Instant::now());
+        }
+        recorded
     }
 
     /// Replaces the key that checkpoints are signed with.
@@ -146,7 +167,7 @@ impl Audit {
         self.ask(|done| Request::Rotate { done }).await
     }
 
-    /// Records the last events, and signs for everything.
+    /// Records the last events, and signs for everything. Returns when that is on the disk.
     pub(crate) async fn close(&self, last: Vec<Event>) -> Result<(), AuditError> {
         let folded = self.folding.drain();
         let entries = folded.into_iter().chain(last).map(Entry::from).collect();
@@ -157,17 +178,13 @@ impl Audit {
         &self,
         request: impl FnOnce(oneshot::Sender<Result<(), AuditError>>) -> Request,
     ) -> Result<(), AuditError> {
-        let open = self.opened()?;
+        let queue = match (&self.queue, self.status.broken_reason()) {
+            (Some(queue), None) => queue,
+            (_, reason) => return Err(AuditError::Broken(reason.unwrap_or_default())),
+        };
         let (done, answer) = oneshot::channel();
-        open.queue.send(request(done)).await.map_err(|_| AuditError::Closed)?;
+        queue.send(request(done)).await.map_err(|_| AuditError::Closed)?;
         answer.await.map_err(|_| AuditError::Closed)?
-    }
-
-    fn opened(&self) -> Result<&Open, AuditError> {
-        match (&self.open, self.status.broken_reason()) {
-            (Some(open), None) => Ok(open),
-            (_, reason) => Err(AuditError::Broken(reason.unwrap_or_default())),
-        }
     }
 
     /// How it does.
@@ -177,8 +194,8 @@ impl Audit {
 
     /// The chain that is written, and where it is kept. It can be read as well when it is broken.
     pub(crate) fn chain(&self) -> Result<(ChainId, &Arc<dyn AuditLog>), AuditError> {
-        match &self.open {
-            Some(open) => Ok((open.chain, &open.log)),
+        match &self.kept {
+            Some(Kept { chain, log }) => Ok((*chain, log)),
             None => Err(AuditError::Broken(self.status.broken_reason().unwrap_or_default())),
         }
     }

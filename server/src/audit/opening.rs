@@ -1,36 +1,36 @@
-//! Opening a log: what was written since its last checkpoint is verified, and a chain that came from a
-//! backup is left as it is and a new one begun.
+//! Opening a log: what was written since it was signed last is verified, and a chain that came from a backup
+//! is left as it is and a new one begun.
 
 use std::sync::Arc;
 
 use secretfs_wire::Action;
 use secretfs_wire::ChainId;
 use secretfs_wire::audit::{
-    Actor, Damage, Event, Fault, Line, Outcome, Record, SignedCheckpoint, Verifier, WrittenRecord,
+    Actor, Checkpoint, Damage, Event, Fault, Line, Outcome, Record, SignedCheckpoint, Verifier,
 };
 
 use super::error::OpenAuditError;
 use super::key::SigningKey;
+use super::mark::SignedMark;
+use super::reading::{Item, Reader};
 use crate::app::now;
 use crate::ca::Authority;
 use crate::keys::RootKey;
-use crate::store::{AuditBatch, AuditLog, AuditMark, Head, NewRecord, StoredChain};
-
-/// How many records are read at once.
-const PAGE: u32 = 500;
+use crate::store::{AuditBatch, AuditLog, AuditMark, Head, StoredChain, StoredRecord};
 
 /// A chain that can be gone on with.
 pub(super) struct Opened {
     pub(super) chain: ChainId,
     pub(super) head: Head,
     pub(super) key: SigningKey,
-    pub(super) signed: Option<SignedCheckpoint>,
+    pub(super) signed: SignedCheckpoint,
 }
 
 /// What a log is opened with.
 pub(super) struct Means<'a> {
     pub(super) log: &'a Arc<dyn AuditLog>,
     pub(super) mark: &'a dyn AuditMark,
+    pub(super) signed: &'a SignedMark,
     pub(super) authority: &'a Authority,
     pub(super) root: &'a RootKey,
 }
@@ -38,18 +38,19 @@ pub(super) struct Means<'a> {
 impl Means<'_> {
     pub(super) async fn open(&self) -> Result<Opened, OpenAuditError> {
         let chains = self.log.chains().await?;
-        let marked = self.mark.audit_chain().await?;
-        if marked.is_some_and(|marked| chains.iter().all(|chain| chain.id != marked)) {
+        let (marked, signed) = (self.mark.audit_chain().await?, self.signed.read()?);
+        let mut known = marked.into_iter().chain(signed.as_ref().map(|signed| signed.chain));
+        if known.any(|known| chains.iter().all(|chain| chain.id != known)) {
             return Err(OpenAuditError::Foreign);
         }
         let opened = match chains.last() {
             None => self.begin(None).await?,
-            Some(StoredChain { id, ended: true, .. }) => {
-                let before = self.go_on(*id).await?;
-                self.begin(self.sign(before).await?).await?
+            Some(last) => {
+                let opened = self.go_on(last, signed).await?;
+                if last.ended { self.begin(Some(self.sign(opened).await?)).await? } else { opened }
             }
-            Some(StoredChain { id, ended: false, .. }) => self.go_on(*id).await?,
         };
+        self.signed.write(&opened.signed.checkpoint)?;
         if marked != Some(opened.chain) {
             self.mark.set_audit_chain(opened.chain).await?;
         }
@@ -67,69 +68,78 @@ impl Means<'_> {
         let head = Head { sequence: 1, hash: written.hash };
         let signed = key.sign(chain, head, time).map_err(OpenAuditError::Sign)?;
         let batch = AuditBatch {
-            records: vec![NewRecord { sequence: 1, environment: None, event: None, written }],
+            records: vec![StoredRecord { sequence: 1, written }],
             checkpoint: Some(signed.clone()),
             key: Some(kept),
             durable: true,
             ..AuditBatch::default()
         };
         self.log.append(chain, batch).await?;
-        Ok(Opened { chain, head, key, signed: Some(signed) })
+        Ok(Opened { chain, head, key, signed })
     }
 
-    /// Verifies what is after a chain's last checkpoint, and takes up its key.
-    async fn go_on(&self, chain: ChainId) -> Result<Opened, OpenAuditError> {
-        let keys = self.log.audit_keys(chain).await?;
-        let chains = self.log.chains().await?;
-        let head = chains.iter().find(|kept| kept.id == chain).and_then(|kept| kept.head);
-        let authority = self.authority.ca_bundle();
-        let signed = self.log.last_checkpoint(chain).await?;
-        let certificate = signed.as_ref().and_then(|signed| {
-            keys.iter().find(|(name, _)| *name == signed.checkpoint.key).map(|(_, key)| &key.certificate)
-        });
-        let (mut verifier, mut from) = match (&signed, certificate) {
-            (Some(signed), Some(certificate)) => {
-                let verifier = Verifier::from_checkpoint(authority, certificate, signed);
-                (verifier.map_err(OpenAuditError::Fault)?, signed.checkpoint.sequence)
-            }
-            // Without one that can be checked, all of it.
-            _ => (Verifier::new(authority), 1),
-        };
+    /// Verifies a chain from where it was signed last on, and takes up its key.
+    async fn go_on(&self, chain: &StoredChain, signed: Option<Checkpoint>) -> Result<Opened, OpenAuditError> {
         let fault = OpenAuditError::Fault;
-        for (_, key) in &keys {
-            verifier.take(&Line::Certificate(key.certificate.clone())).map_err(fault)?;
-        }
-        let mut last: Option<(u64, WrittenRecord)> = None;
+        let StoredChain { id, head, .. } = *chain;
+        let number = head.map_or(0, |head| head.sequence);
+        let (mut verifier, from) = match &signed {
+            Some(marked) if marked.chain == id => (self.after(marked).await?, marked.sequence),
+            // It was begun, and its manager killed before that was marked.
+            _ if number == 1 => (Verifier::new(self.authority.ca_bundle()), 1),
+            _ => return Err(OpenAuditError::Unmarked),
+        };
+        let mut reader = Reader::begin(Arc::clone(self.log), id, from).await?;
+        let mut last = None;
         loop {
-            let page = self.log.records(chain, from, None, PAGE).await?;
-            let Some(end) = page.last() else { break };
-            from = end.sequence + 1;
-            for stored in page {
-                verifier.record(&stored.written).map_err(fault)?;
-                last = Some((stored.sequence, stored.written));
-                if let Some(signed) =
-                    signed.as_ref().filter(|signed| signed.checkpoint.sequence == stored.sequence)
-                {
-                    verifier.take(&Line::Checkpoint(signed.clone())).map_err(fault)?;
+            let items = reader.page(u64::MAX).await?;
+            if items.is_empty() {
+                break;
+            }
+            for item in items {
+                item.verify(&mut verifier).map_err(fault)?;
+                if let Item::Line(Line::Checkpoint(signed)) = item {
+                    last = Some(signed);
                 }
             }
         }
-        verifier.finish().map_err(|found| match found.damage {
+        let summary = verifier.finish().map_err(|found| match found.damage {
             // Only the end was looked at, and what is missing may begin before it.
-            Damage::Cut { .. } => {
-                fault(Fault { sequence: head.map_or(1, |head| head.sequence + 1), ..found })
-            }
+            Damage::Cut { .. } => fault(Fault { sequence: number + 1, ..found }),
             _ => fault(found),
         })?;
-        let (sequence, written) = last.ok_or(OpenAuditError::Foreign)?;
-        let key = SigningKey::open(self.root, &keys)?;
-        Ok(Opened { chain, head: Head { sequence, hash: written.hash }, key, signed })
+        let is_next = |marked: &Checkpoint| {
+            let mut links = summary.follows.iter().map(|link| &link.checkpoint);
+            links.any(|link| link.chain == marked.chain && link.sequence >= marked.sequence)
+        };
+        if signed.is_some_and(|marked| marked.chain != id && !is_next(&marked)) {
+            return Err(OpenAuditError::Foreign);
+        }
+        let (hash, signed) = summary.hash.zip(last).ok_or(OpenAuditError::Unsigned(from))?;
+        let key = SigningKey::open(self.root, &self.log.audit_keys(id).await?)?;
+        Ok(Opened { chain: id, head: Head { sequence: summary.last, hash }, key, signed })
+    }
+
+    /// What verifies how a chain goes on from where it is marked. The checkpoint has to be in the log as well;
+    /// one that was signed once more after a failure has another time there.
+    async fn after(&self, marked: &Checkpoint) -> Result<Verifier, OpenAuditError> {
+        let gone = || OpenAuditError::Unsigned(marked.sequence);
+        let found = self.log.checkpoints(marked.chain, marked.sequence, 1).await?.pop();
+        let signed = found.and_then(|found| found.signed.ok()).ok_or_else(gone)?;
+        let Checkpoint { chain, sequence, hash, key, .. } = &signed.checkpoint;
+        if (chain, sequence, hash) != (&marked.chain, &marked.sequence, &marked.hash) {
+            return Err(gone());
+        }
+        let keys = self.log.audit_keys(marked.chain).await?;
+        let (_, key) = keys.iter().find(|(name, _)| name == key).ok_or_else(gone)?;
+        let verifier = Verifier::from_checkpoint(self.authority.ca_bundle(), &key.certificate, &signed);
+        verifier.map_err(OpenAuditError::Fault)
     }
 
     /// A checkpoint about all of a chain that is not gone on with.
-    async fn sign(&self, opened: Opened) -> Result<Option<SignedCheckpoint>, OpenAuditError> {
+    async fn sign(&self, opened: Opened) -> Result<SignedCheckpoint, OpenAuditError> {
         let Opened { chain, head, key, signed } = opened;
-        if signed.as_ref().is_some_and(|signed| signed.checkpoint.sequence == head.sequence) {
+        if signed.checkpoint.sequence == head.sequence {
             return Ok(signed);
         }
         let signed = key.sign(chain, head, now()).map_err(OpenAuditError::Sign)?;
@@ -140,6 +150,6 @@ impl Means<'_> {
             ..AuditBatch::default()
         };
         self.log.append(chain, batch).await?;
-        Ok(Some(signed))
+        Ok(signed)
     }
 }

@@ -1,25 +1,17 @@
 use std::sync::Arc;
 
 use secretfs_wire::ChainId;
-use secretfs_wire::audit::{CaBundle, Fault, Line, Verifier};
+use secretfs_wire::audit::{CaBundle, Damage, Fault, Summary, Verifier};
 use tokio::time::{Instant, sleep};
 
+use super::reading::Reader;
 use super::status::Status;
 use crate::store::{AuditLog, StoreError};
 
-/// How many records are read at once.
-const PAGE: u32 = 500;
-
 /// What can end a patrol.
 enum Found {
-    Fault(Fault),
+    Fault(ChainId, Fault),
     Unreadable(StoreError),
-}
-
-impl From<Fault> for Found {
-    fn from(fault: Fault) -> Self {
-        Self::Fault(fault)
-    }
 }
 
 impl From<StoreError> for Found {
@@ -28,52 +20,52 @@ impl From<StoreError> for Found {
     }
 }
 
-/// Verifies a whole chain once, beside the work and for half of one processor at most: at the start only
-/// what follows the last checkpoint is, so that it does not take longer with every year.
-pub(super) async fn look(log: Arc<dyn AuditLog>, chain: ChainId, authority: CaBundle, status: Status) {
-    match verify(log.as_ref(), chain, authority).await {
-        Ok(()) => tracing::debug!(%chain, "the audit log is whole"),
-        Err(Found::Fault(fault)) => {
-            let reason = fault.to_string();
-            tracing::error!(reason, "the audit log is broken; nothing is recorded, and so nothing done");
-            status.set_broken(reason);
-        }
+/// Verifies all that is kept once, beside the work and for half of one processor at most: at the start only
+/// what was not signed yet is, so that it does not take longer with every year.
+pub(super) async fn look(log: Arc<dyn AuditLog>, own: ChainId, authority: CaBundle, status: Status) {
+    match verify(&log, own, &authority).await {
+        Ok(()) => tracing::debug!("the audit log is whole"),
+        Err(Found::Fault(chain, fault)) if chain == own => status.set_broken(fault.to_string()),
+        // Of an earlier chain: what is known of it, such as reported opens, is not recorded again in this one.
+        Err(Found::Fault(chain, fault)) => status.set_broken(format!("in chain {chain}, {fault}")),
         Err(Found::Unreadable(error)) => tracing::error!(%error, "the audit log cannot be verified"),
     }
 }
 
-async fn verify(log: &dyn AuditLog, chain: ChainId, authority: CaBundle) -> Result<(), Found> {
-    let mut verifier = Verifier::new(authority);
-    // What comes meanwhile is the writer's own. Before the keys: a record up to here may name each of them.
-    let chains = log.chains().await?;
-    let end = chains.iter().find(|kept| kept.id == chain).and_then(|kept| kept.head);
-    let end = end.map_or(0, |head| head.sequence);
-    for (_, key) in log.audit_keys(chain).await? {
-        verifier.take(&Line::Certificate(key.certificate))?;
+/// Verifies the chain that is written and then those before it, each up to where the next one took it up.
+async fn verify(log: &Arc<dyn AuditLog>, own: ChainId, authority: &CaBundle) -> Result<(), Found> {
+    let mut links = Vec::new();
+    for chain in log.chains().await?.into_iter().rev().map(|chain| chain.id) {
+        let mut verifier = Verifier::new(authority.clone());
+        links.iter().for_each(|link| verifier.must_meet(link));
+        let Summary { follows, signed, last, .. } = verify_chain(log, chain, verifier).await?;
+        if chain != own && signed < last {
+            // It was signed as a whole when the next one began.
+            return Err(Found::Fault(chain, Fault { sequence: signed + 1, damage: Damage::Unsigned }));
+        }
+        links.extend(follows.into_iter().map(|link| link.checkpoint));
     }
-    let (mut next, mut next_checkpoint) = (1, 1);
+    Ok(())
+}
+
+/// What comes meanwhile is the writer's own.
+async fn verify_chain(
+    log: &Arc<dyn AuditLog>,
+    chain: ChainId,
+    mut verifier: Verifier,
+) -> Result<Summary, Found> {
+    let found = |fault| Found::Fault(chain, fault);
+    let mut reader = Reader::begin(Arc::clone(log), chain, 1).await?;
     loop {
         let began = Instant::now();
-        let mut records = log.records(chain, next, None, PAGE).await?;
-        records.retain(|record| record.sequence <= end);
-        let Some(last) = records.last().map(|record| record.sequence) else { break };
-        let mut checkpoints = log.checkpoints(chain, next_checkpoint, PAGE).await?.into_iter().peekable();
-        for record in records {
-            while let Some(signed) =
-                checkpoints.next_if(|signed| signed.checkpoint.sequence < record.sequence)
-            {
-                next_checkpoint = signed.checkpoint.sequence + 1;
-                verifier.take(&Line::Checkpoint(signed))?;
-            }
-            verifier.record(&record.written)?;
+        let items = reader.page(u64::MAX).await?;
+        if items.is_empty() {
+            break;
         }
-        while let Some(signed) = checkpoints.next_if(|signed| signed.checkpoint.sequence == last) {
-            next_checkpoint = signed.checkpoint.sequence + 1;
-            verifier.take(&Line::Checkpoint(signed))?;
+        for item in items {
+            item.verify(&mut verifier).map_err(found)?;
         }
-        next = last + 1;
         sleep(began.elapsed()).await;
     }
-    verifier.finish()?;
-    Ok(())
+    verifier.finish().map_err(found)
 }

@@ -42,7 +42,9 @@ impl Status {
         status
     }
 
+    /// Nothing is recorded any more until somebody has looked at it and restarts.
     pub(super) fn set_broken(&self, reason: String) {
+        tracing::error!(reason, "the audit log is broken; nothing is recorded, and so nothing done");
         self.0.trouble.lock().unwrap_or_else(PoisonError::into_inner).broken = Some(reason);
     }
 
@@ -79,7 +81,7 @@ impl Status {
         self.0.commits.send_modify(|commits| *commits += 1);
     }
 
-    pub(super) fn refused(&self, events: u64) {
+    pub(super) fn count_refused(&self, events: u64) {
         self.0.refused.fetch_add(events, Ordering::Relaxed);
     }
 
@@ -92,8 +94,8 @@ impl Status {
         self.0.recorded.load(Ordering::Relaxed)
     }
 
-    /// How many events could not be recorded.
-    pub(crate) fn failures(&self) -> u64 {
+    /// How many events could not be recorded, so that what they are of was refused.
+    pub(crate) fn refused(&self) -> u64 {
         self.0.refused.load(Ordering::Relaxed)
     }
 

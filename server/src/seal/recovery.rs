@@ -7,7 +7,7 @@ use secretfs_wire::{Action, OperatorName};
 use super::progress::UnlockProgress;
 use super::stopped::{StoppedError, StoppedManager};
 use crate::app::{draw_enrolment, now, shown_once};
-use crate::audit::Durability;
+use crate::audit::{AuditError, Durability};
 use crate::config::Config;
 use crate::error::Cause;
 use crate::manager::{Manager, OpenError};
@@ -69,20 +69,21 @@ impl Recovery {
         let (token, enrolment) = draw_enrolment(manager.authority.pin(), ttl.as_secs(), None)
             .map_err(|_| RecoveryError::Lifetime)?;
         let created = shown_once(config, name, &token, &enrolment);
-        record(&manager, name, Outcome::Begun).await?;
+        let (audit, unrecorded) = (&manager.audit, |error: AuditError| RecoveryError::Audit(error.into()));
+        let begun = enrolled(name, Outcome::Begun).into();
+        audit.record(vec![begun], Durability::Power).await.map_err(unrecorded)?;
         let recovered = manager.store.recover(name, enrolment, now()).await;
         let outcome = if recovered.is_ok() { Outcome::Done } else { Outcome::Failed };
-        record(&manager, name, outcome).await?;
+        audit.close(vec![enrolled(name, outcome)]).await.map_err(unrecorded)?;
         recovered.map_err(|error| RecoveryError::Store(error.into()))?;
         Ok(created)
     }
 }
 
 /// Whoever it was has no name: they opened the seal.
-async fn record(manager: &Manager, name: &OperatorName, outcome: Outcome) -> Result<(), RecoveryError> {
+fn enrolled(name: &OperatorName, outcome: Outcome) -> Event {
     let mut event = Event::new(Action::OperatorEnroll, outcome, Actor::Manager);
     event.object.operator = Some(name.clone());
     event.reason = Some("by whoever opened the seal".to_owned());
-    let recorded = manager.audit.record(vec![event.into()], Durability::Power).await;
-    recorded.map_err(|error| RecoveryError::Audit(error.into()))
+    event
 }

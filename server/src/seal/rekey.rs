@@ -1,4 +1,8 @@
 use std::fmt;
+use std::sync::Arc;
+
+use secretfs_wire::Action;
+use secretfs_wire::audit::{Actor, Event, Outcome};
 
 use super::auto::AutoSources;
 use super::making::{self, Made};
@@ -6,9 +10,11 @@ use super::plan::{SealPlan, UnlockMeans};
 use super::progress::UnlockProgress;
 use super::slots::SealedRoot;
 use super::stopped::{StoppedError, StoppedManager};
+use crate::audit::{Audit, Durability};
 use crate::config::Config;
 use crate::data_dir::DataDir;
 use crate::error::Cause;
+use crate::manager::{Inside, OpenError};
 
 /// A stopped manager whose seal is replaced by another. The root key stays the same; what opens the old
 /// seal does not open the new one.
@@ -21,17 +27,27 @@ pub struct NewSeal {
     sources: AutoSources,
     before: SealedRoot,
     made: Made,
+    audit: Audit,
 }
 
-/// Why a seal was not replaced. The old one holds.
+/// Why a seal was not replaced. The old one holds, unless the error says otherwise.
 #[derive(Debug, thiserror::Error)]
 pub enum RekeyError {
     /// The old seal cannot be opened.
     #[error(transparent)]
     Stopped(#[from] StoppedError),
+    /// What the seal protects cannot be opened.
+    #[error("cannot open the manager")]
+    Open(#[source] OpenError),
     /// The new seal cannot be made or written.
     #[error("cannot seal the root key anew")]
     Make(#[source] Cause),
+    /// It cannot be put on record, and so is not done.
+    #[error("cannot write the audit log")]
+    Audit(#[source] Cause),
+    /// It was replaced, and that is not on record.
+    #[error("the root key is sealed anew, and the audit log cannot say so")]
+    Unrecorded(#[source] Cause),
 }
 
 impl Rekey {
@@ -52,12 +68,13 @@ impl Rekey {
     ///
     /// # Errors
     /// When the old one is not open, or the new one cannot be made.
-    pub async fn make(self, plan: &SealPlan) -> Result<NewSeal, RekeyError> {
+    pub async fn make(self, config: &Config, plan: &SealPlan) -> Result<NewSeal, RekeyError> {
         let (directory, sources, before, root) = self.0.into_opened()?;
         let made = making::make(&root, plan, Some(&before), &sources)
             .await
             .map_err(|error| RekeyError::Make(error.into()))?;
-        Ok(NewSeal { directory, sources, before, made })
+        let inside = Inside::open(config, &directory, &Arc::new(root)).await.map_err(RekeyError::Open)?;
+        Ok(NewSeal { directory, sources, before, made, audit: inside.audit })
     }
 }
 
@@ -67,14 +84,27 @@ impl NewSeal {
         self.made.means()
     }
 
-    /// Puts the new seal in the place of the old one.
+    /// Puts the new seal in the place of the old one, and that on record.
     ///
     /// # Errors
-    /// When it cannot be written. The old one holds then.
-    pub fn keep(self) -> Result<(), RekeyError> {
+    /// When it cannot be recorded or written. The old one holds then, unless only the end is not on record.
+    pub async fn keep(self) -> Result<(), RekeyError> {
+        let begun = rekeyed(Outcome::Begun).into();
+        let recorded = self.audit.record(vec![begun], Durability::Power).await;
+        recorded.map_err(|error| RekeyError::Audit(error.into()))?;
         let kept = self.made.replace(&self.before, &self.directory, &self.sources);
-        kept.map_err(|error| RekeyError::Make(error.into()))
+        let outcome = if kept.is_ok() { Outcome::Done } else { Outcome::Failed };
+        let recorded = self.audit.close(vec![rekeyed(outcome)]).await;
+        kept.map_err(|error| RekeyError::Make(error.into()))?;
+        recorded.map_err(|error| RekeyError::Unrecorded(error.into()))
     }
+}
+
+/// Whoever it was has no name: they opened the seal.
+fn rekeyed(outcome: Outcome) -> Event {
+    let mut event = Event::new(Action::ManagerRekey, outcome, Actor::Manager);
+    event.reason = Some("by whoever opened the seal".to_owned());
+    event
 }
 
 impl fmt::Debug for NewSeal {

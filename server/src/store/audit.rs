@@ -26,21 +26,20 @@ pub(crate) struct Head {
     pub(crate) hash: RecordHash,
 }
 
-/// A record and what it is found by.
-#[derive(Debug, Clone)]
-pub(crate) struct NewRecord {
-    pub(crate) sequence: u64,
-    pub(crate) environment: Option<EnvironmentName>,
-    pub(crate) event: Option<EventId>,
-    pub(crate) written: WrittenRecord,
-}
-
-/// A record as it was found. The number is that of its place: what the record says of itself may differ
-/// when somebody has changed the database.
+/// A record in its place. When somebody has changed the database it may say another number of itself, have
+/// another hash, or be none.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct StoredRecord {
     pub(crate) sequence: u64,
     pub(crate) written: WrittenRecord,
+}
+
+/// A checkpoint in its place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct StoredCheckpoint {
+    pub(crate) sequence: u64,
+    /// Or what stands there that is none.
+    pub(crate) signed: Result<SignedCheckpoint, String>,
 }
 
 /// An audit key.
@@ -55,9 +54,6 @@ pub(crate) struct AuditKeyRecord {
 /// Whose losses are counted.
 pub(crate) type LossSource = (NodeId, OpenLogId);
 
-/// How many logs of a node are remembered for their losses. Each daemon that is started has one; who
-/// invents more makes the oldest be forgotten.
-pub(crate) const MOST_LOGS: u64 = 32;
 /// How many events are looked at that were told under one id. An honest node has one, or two.
 pub(crate) const MOST_OF_ONE_ID: u32 = 16;
 
@@ -83,12 +79,10 @@ impl ReportId {
 pub(crate) struct AuditBatch {
     /// The record that these go on from; `None` begins a chain.
     pub(crate) after: Option<Head>,
-    pub(crate) records: Vec<NewRecord>,
+    pub(crate) records: Vec<StoredRecord>,
     pub(crate) checkpoint: Option<SignedCheckpoint>,
     /// A key that signs from now on; the private keys of all others of the chain are removed.
     pub(crate) key: Option<AuditKeyRecord>,
-    /// New totals.
-    pub(crate) losses: BTreeMap<LossSource, u64>,
     /// Whether it has to survive a power cut. It survives the end of the process in any case.
     pub(crate) durable: bool,
 }
@@ -143,7 +137,7 @@ pub(crate) trait AuditLog: Send + Sync {
         chain: ChainId,
         from: u64,
         limit: u32,
-    ) -> Result<Vec<SignedCheckpoint>, StoreError>;
+    ) -> Result<Vec<StoredCheckpoint>, StoreError>;
 
     /// The last checkpoint of a chain.
     async fn last_checkpoint(&self, chain: ChainId) -> Result<Option<SignedCheckpoint>, StoreError>;
@@ -154,7 +148,7 @@ pub(crate) trait AuditLog: Send + Sync {
         chain: ChainId,
     ) -> Result<Vec<(CertificateFingerprint, AuditKeyRecord)>, StoreError>;
 
-    /// What is counted so far; 0 of whom nothing is.
+    /// The largest total that is recorded; 0 where none is.
     async fn losses(&self, of: LossSource) -> Result<u64, StoreError>;
 }
 

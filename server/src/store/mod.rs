@@ -26,8 +26,8 @@ use crate::error::Cause;
 
 pub(crate) use assignments::{Assignments, chooses};
 pub(crate) use audit::{
-    AppendError, AuditBatch, AuditKeyRecord, AuditLog, AuditMark, Head, LossSource, MOST_LOGS,
-    MOST_OF_ONE_ID, NewRecord, ReportId, StoredChain, StoredRecord,
+    AppendError, AuditBatch, AuditKeyRecord, AuditLog, AuditMark, Head, LossSource, MOST_OF_ONE_ID, ReportId,
+    StoredChain, StoredCheckpoint, StoredRecord,
 };
 pub(crate) use environments::Environments;
 pub(crate) use keys::{KeyRecord, KeyUse, Keys, OutdatedKey, Rewrap};

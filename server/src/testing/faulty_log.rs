@@ -1,5 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 
 use async_trait::async_trait;
 use secretfs_wire::audit::{CertificateFingerprint, Event, SignedCheckpoint};
@@ -7,19 +9,23 @@ use secretfs_wire::{ChainId, EnvironmentName};
 
 use crate::store::{
     AppendError, AuditBatch, AuditKeyRecord, AuditLog, LossSource, ReportId, SqliteAudit, StoreError,
-    StoredChain, StoredRecord,
+    StoredChain, StoredCheckpoint, StoredRecord,
 };
 
-/// A log whose disk can be full.
+/// A log whose disk can be full, and which can fail in worse ways.
 pub(crate) struct FaultyLog {
     log: SqliteAudit,
     /// How many more batches of records there is room for.
     room: Mutex<Option<u64>>,
+    /// Checkpoints that come without records are not written.
+    fails_checkpoints: AtomicBool,
+    /// The next batch is written, and said not to be.
+    denies: AtomicBool,
 }
 
 impl FaultyLog {
     pub(crate) fn new(log: SqliteAudit) -> Self {
-        Self { log, room: Mutex::default() }
+        Self { log, room: Mutex::default(), fails_checkpoints: false.into(), denies: false.into() }
     }
 
     /// Whether nothing can be written from now on.
@@ -30,6 +36,16 @@ impl FaultyLog {
     /// Nothing can be written after so many batches of records.
     pub(crate) fn fail_after(&self, batches: u64) {
         *self.room.lock().expect("no panic") = Some(batches);
+    }
+
+    /// Whether no checkpoint can be written from now on, though records can.
+    pub(crate) fn fail_checkpoints(&self, fails: bool) {
+        self.fails_checkpoints.store(fails, Relaxed);
+    }
+
+    /// The next batch is committed, and reported as failed.
+    pub(crate) fn deny_next(&self) {
+        self.denies.store(true, Relaxed);
     }
 }
 
@@ -44,10 +60,12 @@ impl AuditLog for FaultyLog {
                 false
             }
         };
-        if is_full {
-            return Err(StoreError::Full("planted".into()).into());
+        let full = || Err(StoreError::Full("planted".into()).into());
+        if is_full || batch.records.is_empty() && self.fails_checkpoints.load(Relaxed) {
+            return full();
         }
-        self.log.append(chain, batch).await
+        self.log.append(chain, batch).await?;
+        if self.denies.swap(false, Relaxed) { full() } else { Ok(()) }
     }
 
     async fn chains(&self) -> Result<Vec<StoredChain>, StoreError> {
@@ -82,7 +100,7 @@ impl AuditLog for FaultyLog {
         chain: ChainId,
         from: u64,
         limit: u32,
-    ) -> Result<Vec<SignedCheckpoint>, StoreError> {
+    ) -> Result<Vec<StoredCheckpoint>, StoreError> {
         self.log.checkpoints(chain, from, limit).await
     }
 

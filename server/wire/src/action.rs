@@ -179,6 +179,8 @@ actions! {
     ManagerStop = "manager.stop",
     /// A manager's seal is opened.
     ManagerUnlock = "manager.unlock",
+    /// A manager's root key is sealed anew.
+    ManagerRekey = "manager.rekey",
     /// Somebody asks or fails too often, and is answered nothing else for a while.
     CallerLimit = "caller.limit",
     /// A stored version does not open in the place where it is.

@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use futures::StreamExt as _;
+use jiff::{SignedDuration, Timestamp};
+use secretfs_wire::ChainId;
 use secretfs_wire::audit::{AuditCertificate, CaBundle, Line, SignedCheckpoint, Summary, Verifier};
 use serde::Serialize;
 
@@ -13,12 +15,15 @@ use super::super::error::Failure;
 use super::super::{Global, output};
 use crate::client::AuditExtent;
 
+/// How long records may be without a signature before it is strange.
+const UNSIGNED_AT_MOST: SignedDuration = SignedDuration::from_mins(1);
 /// The longest line that is looked at, in bytes.
 const LINE_MAX_BYTES: u64 = 1 << 20;
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct VerifyArgs {
-    /// A checkpoint that was kept, as `audit checkpoint` printed it: what comes before is not looked at
+    /// A checkpoint that was kept, as `audit checkpoint` printed it, which the log must go on from. Of the
+    /// chain that the manager writes, what comes before it is not looked at
     #[arg(long, value_name = "FILE")]
     from: Option<PathBuf>,
     /// The CA's certificates [default: `operator.ca` of the configuration]
@@ -39,48 +44,80 @@ struct Verified {
     checkpoints: u64,
     /// Up to which record there is a signature.
     signed: u64,
+    /// How many records come after it, and when the first of them was recorded.
+    unsigned: u64,
+    unsigned_since: Option<Timestamp>,
     keys: Vec<String>,
     /// Chains that this one says it follows.
     follows: Vec<String>,
 }
 
+/// A checkpoint that was kept elsewhere, and the certificate of its key.
+struct Kept {
+    certificate: AuditCertificate,
+    signed: SignedCheckpoint,
+}
+
 pub(super) async fn run(args: VerifyArgs, global: &Global, file: &ConfigFile) -> Result<(), Failure> {
     let authority = authority(&args, file)?;
-    let from = args.from.as_deref().map(kept).transpose()?;
-    let verifier = || match &from {
-        None => Ok(Verifier::new(authority.clone())),
-        Some((certificate, signed)) => {
-            Verifier::from_checkpoint(authority.clone(), certificate, signed).map_err(damaged)
-        }
+    let kept = args.from.as_deref().map(kept).transpose()?;
+    // In any case it is one of this CA's.
+    let after = kept.as_ref().map(|kept| kept.verifier(&authority)).transpose()?;
+    let held = || {
+        let mut verifier = Verifier::new(authority.clone());
+        kept.iter().for_each(|kept| verifier.must_meet(&kept.signed.checkpoint));
+        verifier
     };
-    let mut summaries = Vec::new();
-    if args.files.is_empty() {
+    let summaries = if args.files.is_empty() {
         let operator = Operator::new(global, file)?;
-        let kept = from.as_ref().map(|(_, signed)| &signed.checkpoint);
-        let extent = AuditExtent {
-            from: kept.map(|kept| kept.sequence),
-            chain: kept.map(|kept| kept.chain),
-            ..AuditExtent::default()
-        };
-        summaries.push(online(&operator, &extent, verifier()?).await?);
-        // The chains that it goes on from, as far as this manager has them.
-        while let Some(signed) = unseen(&summaries) {
-            let chain = Some(signed.checkpoint.chain);
-            let mut verifier = Verifier::new(authority.clone());
-            verifier.must_meet(&signed.checkpoint);
-            summaries
-                .push(online(&operator, &AuditExtent { chain, ..AuditExtent::default() }, verifier).await?);
-        }
+        manager(&operator, kept.as_ref().zip(after), held).await?
     } else {
-        for path in &args.files {
-            summaries.push(offline(path, verifier()?)?);
+        exports(&args.files, held)?
+    };
+    let is_met = |kept: &Kept| summaries.iter().any(|summary| summary.chain == Some(kept.chain()));
+    if let Some(kept) = kept.as_ref().filter(|kept| !is_met(kept)) {
+        let chain = kept.chain();
+        return Err(Failure::failed(format!("the checkpoint is of chain {chain}, and nothing here is")));
+    }
+    summaries.iter().try_for_each(|summary| show(global, summary))
+}
+
+/// Verifies what a manager has: the chain that it writes, and those that it goes on from.
+async fn manager(
+    operator: &Operator,
+    kept: Option<(&Kept, Verifier)>,
+    held: impl Fn() -> Verifier,
+) -> Result<Vec<Summary>, Failure> {
+    let (mut extent, mut verifier) = (AuditExtent::default(), held());
+    if let Some((kept, after)) = kept {
+        let newest = checkpoint(&operator.client.audit_checkpoint().await?);
+        // Otherwise it may be of a chain before the one that is written.
+        if newest.is_some_and(|newest| newest.chain() == kept.chain()) {
+            (extent.from, verifier) = (Some(kept.signed.checkpoint.sequence), after);
         }
-        linked(&args, &authority, &summaries)?;
     }
-    for summary in &summaries {
-        show(global, summary)?;
+    let mut summaries = vec![online(operator, &extent, verifier).await?];
+    while let Some(link) = unseen(&summaries) {
+        let extent = AuditExtent { chain: Some(link.checkpoint.chain), ..AuditExtent::default() };
+        let mut verifier = held();
+        verifier.must_meet(&link.checkpoint);
+        summaries.push(online(operator, &extent, verifier).await?);
     }
-    Ok(())
+    Ok(summaries)
+}
+
+/// Verifies exports, each from its first record on, and holds them against what they say of each other.
+fn exports(files: &[PathBuf], held: impl Fn() -> Verifier) -> Result<Vec<Summary>, Failure> {
+    let summaries: Vec<_> = files.iter().map(|path| offline(path, held())).collect::<Result<_, _>>()?;
+    for link in summaries.iter().flat_map(|summary| &summary.follows) {
+        let linked = |(_, summary): &(_, &Summary)| summary.chain == Some(link.checkpoint.chain);
+        for (path, _) in files.iter().zip(&summaries).filter(linked) {
+            let mut verifier = held();
+            verifier.must_meet(&link.checkpoint);
+            offline(path, verifier)?;
+        }
+    }
+    Ok(summaries)
 }
 
 /// A link to a chain that was not verified yet.
@@ -90,19 +127,6 @@ fn unseen(summaries: &[Summary]) -> Option<SignedCheckpoint> {
         summaries.iter().all(|summary| summary.chain != Some(link.checkpoint.chain))
     };
     links.clone().find(is_seen).cloned()
-}
-
-/// Holds exports of chains that follow each other against what they say of each other.
-fn linked(args: &VerifyArgs, authority: &CaBundle, summaries: &[Summary]) -> Result<(), Failure> {
-    for link in summaries.iter().flat_map(|summary| &summary.follows) {
-        let exports = args.files.iter().zip(summaries);
-        for (path, _) in exports.filter(|(_, summary)| summary.chain == Some(link.checkpoint.chain)) {
-            let mut verifier = Verifier::new(authority.clone());
-            verifier.must_meet(&link.checkpoint);
-            offline(path, verifier)?;
-        }
-    }
-    Ok(())
 }
 
 async fn online(
@@ -139,16 +163,32 @@ fn offline(path: &Path, mut verifier: Verifier) -> Result<Summary, Failure> {
     }
 }
 
-/// A checkpoint and its certificate, as they were printed.
-fn kept(path: &Path) -> Result<(AuditCertificate, SignedCheckpoint), Failure> {
+impl Kept {
+    fn chain(&self) -> ChainId {
+        self.signed.checkpoint.chain
+    }
+
+    /// Verifies how its chain goes on from it.
+    fn verifier(&self, authority: &CaBundle) -> Result<Verifier, Failure> {
+        Verifier::from_checkpoint(authority.clone(), &self.certificate, &self.signed).map_err(damaged)
+    }
+}
+
+fn kept(path: &Path) -> Result<Kept, Failure> {
     let text = std::fs::read_to_string(path)
         .map_err(|error| Failure::failed(format!("cannot read {}: {error}", path.display())))?;
+    checkpoint(&text)
+        .ok_or_else(|| Failure::failed(format!("{} is not what `audit checkpoint` prints", path.display())))
+}
+
+/// A checkpoint and its certificate, as they are printed.
+fn checkpoint(text: &str) -> Option<Kept> {
     let lines: Vec<_> = text.lines().map(Line::read).collect();
     match lines.as_slice() {
         [Ok(Line::Certificate(certificate)), Ok(Line::Checkpoint(signed))] => {
-            Ok((certificate.clone(), signed.clone()))
+            Some(Kept { certificate: certificate.clone(), signed: signed.clone() })
         }
-        _ => Err(Failure::failed(format!("{} is not what `audit checkpoint` prints", path.display()))),
+        _ => None,
     }
 }
 
@@ -169,8 +209,9 @@ fn damaged(fault: secretfs_wire::audit::Fault) -> Failure {
 }
 
 fn show(global: &Global, summary: &Summary) -> Result<(), Failure> {
-    let Summary { chain, first, last, records, checkpoints, signed, keys, follows, .. } = summary;
-    let chain = chain.map(|chain| chain.to_string());
+    let Summary { chain, first, last, records, checkpoints, signed, unsigned_since, keys, follows, .. } =
+        summary;
+    let (chain, unsigned) = (chain.map(|chain| chain.to_string()), last - signed);
     let verified = Verified {
         chain: chain.clone(),
         first: *first,
@@ -178,6 +219,8 @@ fn show(global: &Global, summary: &Summary) -> Result<(), Failure> {
         records: *records,
         checkpoints: *checkpoints,
         signed: *signed,
+        unsigned,
+        unsigned_since: *unsigned_since,
         keys: keys.iter().map(ToString::to_string).collect(),
         follows: follows.iter().map(|link| link.checkpoint.chain.to_string()).collect(),
     };
@@ -193,5 +236,16 @@ fn show(global: &Global, summary: &Summary) -> Result<(), Failure> {
         let checkpoint = &link.checkpoint;
         text = format!("{text}; follows chain {} from record {}", checkpoint.chain, checkpoint.sequence);
     }
+    if let Some(since) = unsigned_since.filter(|since| is_overdue(*since)) {
+        text = format!(
+            "{text}\nwarning: the last {unsigned} records are not signed, the first of them since {since}: whoever \
+             could write the log could have made them"
+        );
+    }
     Ok(output::one(global, &verified, &text)?)
+}
+
+/// Whether a running manager would have signed long ago. The records of the last second never are.
+fn is_overdue(since: Timestamp) -> bool {
+    Timestamp::now().duration_since(since) > UNSIGNED_AT_MOST
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use secretfs_server::{
-    AutoUnlock, Config, Recovery, Refusal, Rekey, SealPlan, Split, UnlockClient, UnlockClientError,
-    UnlockMeans, UnlockProgress,
+    AutoUnlock, Config, Recovery, Refusal, Rekey, RekeyError, SealPlan, Split, UnlockClient,
+    UnlockClientError, UnlockMeans, UnlockProgress,
 };
 use secretfs_wire::api::CreatedEnrolment;
 use secretfs_wire::{KeyBackendKind, KeyName, KeyReference, OperatorName};
@@ -152,12 +152,13 @@ pub(super) async fn rekey(args: &SealArgs, config: &Config, global: &Global) -> 
     global.start_logging("warn")?;
     let mut rekey = Rekey::begin(config).await.map_err(|error| Failure::from_error(&error))?;
     open_stopped(|line| rekey.give(line)).await?;
-    let new = rekey.make(&plan).await.map_err(|error| Failure::from_error(&error))?;
+    let new = rekey.make(config, &plan).await.map_err(|error| Failure::from_error(&error))?;
     // First shown, then needed: the other way round, whoever is stopped in between is locked out.
     output::once(global, &to_json(new.means()), &text(new.means(), config))?;
-    new.keep().map_err(|error| {
-        Failure::from_error(&error)
-            .hint("what unlocked the manager before still does, and what was shown does not")
+    new.keep().await.map_err(|error| match &error {
+        RekeyError::Unrecorded(_) => Failure::from_error(&error),
+        _ => Failure::from_error(&error)
+            .hint("what unlocked the manager before still does, and what was shown does not"),
     })?;
     say(
         "The root key is sealed anew. Only a backup of the old root.sealed opens by what unlocked it before.",

@@ -278,6 +278,10 @@ fn a_new_unlock_key_makes_the_old_one_useless() {
     let unlocked = rig.unlock(&[share(2), share(0)].join("\n"));
     assert_eq!(unlocked.code, 0, "{unlocked:?}");
     rig.serves();
+    let tail = rig.manager.operator().ok(&["audit", "tail", "-n", "50"]);
+    for outcome in ["begun", "done"] {
+        assert!(tail.lines().any(|line| line.contains(outcome) && line.contains("manager.rekey")), "{tail}");
+    }
 
     // By shares, and to a key file; and back, without an operator.
     rig.manager.stop();

@@ -273,7 +273,7 @@ async fn who_is_nobody_does_not_fill_the_log() {
         for number in 0..300 {
             // A text of one's own each time.
             let path = format!("/v1/environments/prod/secrets/s{number}");
-            refused += u32::from(send(&manager, caller, "GET", &path).await.is_client_error());
+            refused += u32::from(send(&manager, caller, "GET", &path, "{}").await.is_client_error());
         }
         let events = new_records(&manager, &mut seen).await;
         assert!(refused == 300 && events.len() < 20, "{who}: {} records", events.len());
@@ -291,6 +291,7 @@ async fn a_change_and_who_made_it_are_told_from_others_of_the_same_name() {
             Some(&TestManager::operator()),
             "POST",
             "/v1/environments/prod/secrets/db?generate=16",
+            "{}",
         )
         .await;
     }
@@ -299,7 +300,7 @@ async fn a_change_and_who_made_it_are_told_from_others_of_the_same_name() {
     assert!(calls[0] == calls[1] && calls[2] == calls[3] && calls[0] != calls[2], "{calls:?}");
 
     let caller = manager.operator_with(Vec::new()).await;
-    send(&manager, Some(&caller), "GET", "/v1/operator").await;
+    send(&manager, Some(&caller), "GET", "/v1/operator", "{}").await;
     let events = new_records(&manager, &mut seen).await;
     let Some(Actor::Operator { name, id }) = events.last().map(|event| event.actor.clone()) else {
         panic!("{events:?}")

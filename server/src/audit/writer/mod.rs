@@ -1,30 +1,30 @@
+mod commit;
+mod draft;
 mod reported;
 mod signing;
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
 use lru::LruCache;
-use secretfs_wire::audit::{Actor, CertificateFingerprint, Event, Outcome, Record, SignedCheckpoint};
-use secretfs_wire::{Action, ChainId};
+use secretfs_wire::ChainId;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
-use self::reported::Reported;
 use super::error::AuditError;
 use super::key::SigningKey;
+use super::mark::{Marking, SignedMark};
 use super::opening::Opened;
 use super::request::{Done, Request};
 use super::status::Status;
-use super::{AuditSettings, Durability, Entry};
-use crate::app::now;
+use super::{AuditSettings, Durability};
 use crate::ca::Authority;
 use crate::keys::RootKey;
-use crate::store::{
-    AppendError, AuditBatch, AuditKeyRecord, AuditLog, Head, LossSource, NewRecord, ReportId, StoreError,
-};
+use crate::store::{AuditLog, Head, LossSource};
+
+use commit::Committed;
+use draft::Draft;
 
 /// How many events are committed together at most.
 const BATCH: usize = 1000;
@@ -43,6 +43,7 @@ pub(super) struct Writer {
     /// Up to where checkpoints go, and when the last one was signed.
     signed: u64,
     signed_at: Instant,
+    marking: Marking,
     authority: Arc<Authority>,
     root: Arc<RootKey>,
     settings: AuditSettings,
@@ -53,41 +54,30 @@ pub(super) struct Writer {
     again: Option<Instant>,
     /// How many events were refused since then.
     refused: u64,
-    /// How a commit would have ended of which it is not known whether it was made.
-    uncertain: Option<Head>,
-}
-
-/// Records that are about to be committed.
-#[derive(Default)]
-struct Draft {
-    records: Vec<NewRecord>,
-    losses: BTreeMap<LossSource, u64>,
-    reported: Reported,
-    durable: bool,
-    /// How many events that could not be written the first record tells of.
-    refused: u64,
+    /// What is so if a commit was made of which that is not known.
+    uncertain: Option<Committed>,
 }
 
 impl Writer {
     pub(super) fn new(
         log: Arc<dyn AuditLog>,
         opened: Opened,
+        mark: Arc<SignedMark>,
         authority: Arc<Authority>,
         root: Arc<RootKey>,
         settings: AuditSettings,
         status: Status,
     ) -> Self {
         let Opened { chain, head, key, signed } = opened;
-        if let Some(signed) = &signed {
-            status.signed(signed.checkpoint.time);
-        }
+        status.signed(signed.checkpoint.time);
         Self {
             log,
             chain,
             head,
             key,
-            signed: signed.map_or(0, |signed| signed.checkpoint.sequence),
+            signed: signed.checkpoint.sequence,
             signed_at: Instant::now(),
+            marking: Marking::begin(mark),
             authority,
             root,
             settings,
@@ -101,7 +91,8 @@ impl Writer {
 
     /// Writes until it is closed, or nobody is left who could ask.
     pub(super) async fn run(mut self, mut requests: mpsc::Receiver<Request>) {
-        loop {
+        let mut closing = None;
+        while closing.is_none() {
             tokio::select! {
                 biased;
                 () = due(self.due()) => self.look_after().await,
@@ -113,13 +104,15 @@ impl Writer {
                     {
                         waiting.push(request);
                     }
-                    if self.serve(waiting).await {
-                        break;
-                    }
+                    closing = self.serve(waiting).await;
                 }
             }
         }
-        let _ = self.checkpoint().await;
+        let signed = self.checkpoint().await;
+        self.marking.end().await;
+        for done in closing.into_iter().flatten() {
+            let _ = done.send(signed.clone());
+        }
     }
 
     /// When there is something to do that nobody asks for.
@@ -138,28 +131,32 @@ impl Writer {
             self.mend().await;
         } else if let Err(error) = self.checkpoint().await {
             self.fail(&error);
-        } else if self.is_key_old() {
-            let _ = self.rotate().await;
+        } else if self.is_key_old()
+            && let Err(error) = self.rotate().await
+        {
+            tracing::error!(%error, "the audit log goes on with its old key");
+            self.fail(&error);
         }
     }
 
-    /// Serves what waits, and says whether that was the end.
-    async fn serve(&mut self, waiting: Vec<Request>) -> bool {
+    /// Serves what waits. When that was the end, those who wait for all to be signed.
+    async fn serve(&mut self, waiting: Vec<Request>) -> Option<Vec<Done>> {
         let mut draft = match self.draft().await {
             Ok(draft) => draft,
             Err(error) => return self.refuse(waiting, &error),
         };
-        let (mut answers, mut is_over) = (Vec::new(), false);
+        let (mut answers, mut closing) = (Vec::new(), None);
         for request in waiting {
-            let (entries, durability, done) = match request {
-                Request::Record { entries, durability, done } => (entries, durability, done),
+            let (entries, durability, done, answers) = match request {
+                Request::Record { entries, durability, done } => (entries, durability, done, &mut answers),
                 Request::Close { entries, done } => {
-                    is_over = true;
-                    (entries, Durability::Power, done)
+                    (entries, Durability::Power, done, closing.get_or_insert_default())
                 }
                 Request::Rotate { done } => {
-                    self.finish(std::mem::take(&mut draft), std::mem::take(&mut answers)).await;
-                    let _ = done.send(self.rotate().await);
+                    let _ = self.finish(std::mem::take(&mut draft), std::mem::take(&mut answers)).await;
+                    let rotated = self.rotate().await;
+                    let _ = rotated.as_ref().inspect_err(|error| self.fail(error));
+                    let _ = done.send(rotated);
                     continue;
                 }
             };
@@ -171,12 +168,16 @@ impl Writer {
                 Err(error) => drop(done.send(Err(error))),
             }
         }
-        self.finish(draft, answers).await;
-        is_over
+        if let Err(error) = self.finish(draft, answers).await {
+            for done in closing.iter_mut().flat_map(|closing| closing.drain(..)) {
+                let _ = done.send(Err(error.clone()));
+            }
+        }
+        closing
     }
 
-    /// Refuses what waits, and says whether that was the end.
-    fn refuse(&mut self, waiting: Vec<Request>, error: &AuditError) -> bool {
+    /// Refuses what waits.
+    fn refuse(&mut self, waiting: Vec<Request>, error: &AuditError) -> Option<Vec<Done>> {
         let events = waiting.iter().map(Request::events).sum::<usize>();
         self.count_refused(u64::try_from(events).unwrap_or(u64::MAX));
         self.fail(error);
@@ -186,96 +187,19 @@ impl Writer {
                 request;
             let _ = done.send(Err(error.clone()));
         }
-        is_over
+        is_over.then(Vec::new)
     }
 
     fn count_refused(&mut self, events: u64) {
         self.refused = self.refused.saturating_add(events);
-        self.status.refused(events);
-    }
-
-    /// What is written next: first, how much could not be.
-    async fn draft(&mut self) -> Result<Draft, AuditError> {
-        self.find_out().await?;
-        if self.refused == 0 {
-            return Ok(Draft::default());
-        }
-        let mut event = Event::new(Action::AuditGap, Outcome::Failed, Actor::Manager);
-        event.count = Some(self.refused);
-        let records = vec![self.next(self.head, event, None)?];
-        Ok(Draft { records, refused: self.refused, durable: true, ..Draft::default() })
-    }
-
-    fn head_of(&self, draft: &Draft) -> Head {
-        draft
-            .records
-            .last()
-            .map_or(self.head, |record| Head { sequence: record.sequence, hash: record.written.hash })
-    }
-
-    /// Puts events into records, all or none of them, but those that are recorded already.
-    async fn add(&self, draft: &mut Draft, entries: Vec<Entry>) -> Result<(), AuditError> {
-        let ids: BTreeSet<_> = entries.iter().filter_map(|entry| ReportId::of(&entry.event)).collect();
-        let recorded = self.log.recorded(&ids).await.map_err(|error| unwritable(&error))?;
-        let mut reported = Reported::of(&ids, recorded, &draft.reported);
-        let mut head = self.head_of(draft);
-        let (mut records, mut losses) = (Vec::new(), BTreeMap::new());
-        for Entry { mut event, loss } in entries {
-            if !reported.admit(&mut event) {
-                continue;
-            }
-            if let Some((source, total)) = loss {
-                let told = losses.get(&source).or_else(|| draft.losses.get(&source));
-                let told = match told.or_else(|| self.losses.peek(&source)) {
-                    Some(told) => *told,
-                    None => self.log.losses(source).await.map_err(|error| unwritable(&error))?,
-                };
-                if total <= told {
-                    continue;
-                }
-                event.count = Some(total - told);
-                losses.insert(source, total);
-            }
-            let record = self.next(head, event, None)?;
-            head = Head { sequence: record.sequence, hash: record.written.hash };
-            records.push(record);
-        }
-        draft.reported.extend(reported);
-        draft.records.extend(records);
-        draft.losses.extend(losses);
-        Ok(())
-    }
-
-    /// The record after `head`.
-    fn next(
-        &self,
-        head: Head,
-        event: Event,
-        key: Option<CertificateFingerprint>,
-    ) -> Result<NewRecord, AuditError> {
-        let sequence = head.sequence + 1;
-        let (environment, id) = (event.environment.clone(), event.id);
-        let record = Record {
-            chain: self.chain,
-            sequence,
-            time: now(),
-            previous: Some(head.hash),
-            event,
-            key,
-            follows: None,
-        };
-        let written = record.write().map_err(|_| AuditError::Unfit)?;
-        Ok(NewRecord { sequence, environment, event: id, written })
+        self.status.count_refused(events);
     }
 
     /// Commits, and tells all who wait how that went.
-    async fn finish(&mut self, draft: Draft, answers: Vec<Done>) {
-        if answers.is_empty() {
-            return;
-        }
+    async fn finish(&mut self, draft: Draft, answers: Vec<Done>) -> Result<(), AuditError> {
         let told = usize::from(draft.refused > 0);
-        let events = u64::try_from(draft.records.len() - told).unwrap_or(u64::MAX).max(1);
-        let committed = self.commit(draft, None, None).await;
+        let events = u64::try_from(draft.records.len() - told).unwrap_or(u64::MAX);
+        let committed = self.commit(draft).await;
         if let Err(error) = &committed {
             self.count_refused(events);
             self.fail(error);
@@ -283,75 +207,7 @@ impl Writer {
         for done in answers {
             let _ = done.send(committed.clone());
         }
-    }
-
-    async fn commit(
-        &mut self,
-        draft: Draft,
-        checkpoint: Option<SignedCheckpoint>,
-        key: Option<AuditKeyRecord>,
-    ) -> Result<(), AuditError> {
-        if self.status.is_broken() {
-            return Err(AuditError::Broken(self.status.broken_reason().unwrap_or_default()));
-        }
-        let (head, records) = (self.head_of(&draft), draft.records.len());
-        let signed = checkpoint.as_ref().map(|signed| signed.checkpoint.time);
-        if records == 0 && checkpoint.is_none() {
-            return Ok(());
-        }
-        let batch = AuditBatch {
-            after: Some(self.head),
-            records: draft.records,
-            checkpoint,
-            key,
-            losses: draft.losses.clone(),
-            durable: draft.durable,
-        };
-        match self.log.append(self.chain, batch).await {
-            Ok(()) => {}
-            Err(AppendError::Store(error)) => {
-                // It may be there all the same: what failed may have been to say so.
-                self.uncertain = Some(head);
-                return Err(unwritable(&error));
-            }
-            Err(moved @ AppendError::Moved { .. }) => return Err(self.end(moved.to_string())),
-        }
-        self.head = head;
-        for (source, total) in draft.losses {
-            self.losses.put(source, total);
-        }
-        self.refused -= draft.refused;
-        self.status.committed(u64::try_from(records).unwrap_or_default(), head.sequence);
-        if let Some(time) = signed {
-            (self.signed, self.signed_at) = (head.sequence, Instant::now());
-            self.status.signed(time);
-        }
-        if self.again.take().is_some() {
-            self.status.set_unwritable(None);
-            tracing::info!("the audit log is written again");
-        }
-        Ok(())
-    }
-
-    /// After a failure: whether what was to be committed then is there.
-    async fn find_out(&mut self) -> Result<(), AuditError> {
-        let Some(uncertain) = self.uncertain else { return Ok(()) };
-        let chains = self.log.chains().await.map_err(|error| unwritable(&error))?;
-        let head = chains.iter().find(|chain| chain.id == self.chain).and_then(|chain| chain.head);
-        if head == Some(uncertain) {
-            self.head = uncertain;
-            // Totals and checkpoints that were in it are read, or made, anew.
-            self.losses.clear();
-        }
-        self.uncertain = None;
-        Ok(())
-    }
-
-    /// The chain is broken, until somebody has looked at it and restarts.
-    fn end(&self, reason: String) -> AuditError {
-        tracing::error!(reason, "the audit log is broken; nothing is recorded, and so nothing done");
-        self.status.set_broken(reason.clone());
-        AuditError::Broken(reason)
+        committed
     }
 
     fn fail(&mut self, error: &AuditError) {
@@ -369,14 +225,24 @@ impl Writer {
         }
     }
 
-    /// Tries whether it can be written again, by a record of how much could not be.
+    /// Tries whether it can be written again, by a record of how much could not be, or else by a checkpoint.
     async fn mend(&mut self) {
         let tried = match self.draft().await {
-            Ok(draft) => self.commit(draft, None, None).await,
+            Ok(draft) if draft.records.is_empty() => self.checkpoint().await,
+            Ok(draft) => self.commit(draft).await,
             Err(error) => Err(error),
         };
-        if let Err(error) = tried {
-            self.fail(&error);
+        match tried {
+            Ok(()) => self.mended(),
+            Err(error) => self.fail(&error),
+        }
+    }
+
+    /// Nothing fails any more.
+    fn mended(&mut self) {
+        if self.again.take().is_some() {
+            self.status.set_unwritable(None);
+            tracing::info!("the audit log is written again");
         }
     }
 }
@@ -387,9 +253,4 @@ async fn due(at: Option<Instant>) {
         Some(at) => sleep_until(at).await,
         None => std::future::pending().await,
     }
-}
-
-fn unwritable(error: &StoreError) -> AuditError {
-    tracing::debug!(cause = crate::error::chain(error), "the audit log is not written");
-    AuditError::Unwritable(error.to_string())
 }

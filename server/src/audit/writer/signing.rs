@@ -13,11 +13,11 @@ impl Writer {
     /// Signs for all that is written.
     pub(super) async fn checkpoint(&mut self) -> Result<(), AuditError> {
         self.find_out().await?;
-        if self.signed == self.head.sequence || self.status.is_broken() {
+        if self.signed == self.head.sequence {
             return Ok(());
         }
-        let signed = self.sign(self.head)?;
-        self.commit(Draft { durable: true, ..Draft::default() }, Some(signed), None).await
+        let signed = Some(self.sign(self.head)?);
+        self.commit(Draft { signed, durable: true, ..Draft::default() }).await
     }
 
     fn sign(&self, head: Head) -> Result<SignedCheckpoint, AuditError> {
@@ -33,20 +33,13 @@ impl Writer {
     /// Another key from now on: a record names it, and the last checkpoint under the old one signs that.
     pub(super) async fn rotate(&mut self) -> Result<(), AuditError> {
         let made = SigningKey::make(&self.authority, &self.root, self.chain, now());
-        let (key, kept) = made.map_err(|error| AuditError::Unwritable(crate::error::chain(&error)))?;
+        let key = made.map_err(|error| AuditError::Unwritable(crate::error::chain(&error)))?;
         self.find_out().await?;
         let event = Event::new(Action::AuditRotate, Outcome::Done, Actor::Manager);
-        let record = self.next(self.head, event, Some(key.fingerprint()))?;
-        let draft = Draft { records: vec![record], durable: true, ..Draft::default() };
-        let signed = self.sign(self.head_of(&draft))?;
-        let rotated = self.commit(draft, Some(signed), Some(kept)).await;
-        match &rotated {
-            Ok(()) => {
-                tracing::info!(key = %key.fingerprint(), "the audit log has another key");
-                self.key = key;
-            }
-            Err(error) => self.fail(error),
-        }
-        rotated
+        let record = self.next(self.head, event, Some(key.0.fingerprint()))?;
+        let mut draft = Draft { records: vec![record], durable: true, ..Draft::default() };
+        draft.signed = Some(self.sign(self.head_of(&draft))?);
+        draft.key = Some(key);
+        self.commit(draft).await
     }
 }

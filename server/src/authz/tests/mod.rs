@@ -11,7 +11,7 @@ use super::{Authorizer, Decision, Resource};
 use crate::authn::{Identity, NodeIdentity, OperatorIdentity};
 
 /// What nobody asks for: it happens.
-const ONLY_RECORDED: [Action; 10] = [
+const ONLY_RECORDED: [Action; 11] = [
     Action::CallerLimit,
     Action::NodeDuplicate,
     Action::FileOpen,
@@ -21,6 +21,7 @@ const ONLY_RECORDED: [Action; 10] = [
     Action::ManagerStart,
     Action::ManagerStop,
     Action::ManagerUnlock,
+    Action::ManagerRekey,
     Action::SecretDamaged,
 ];
 

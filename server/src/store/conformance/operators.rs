@@ -19,6 +19,7 @@ pub(super) async fn add_maker(store: &dyn Store, text: &str) {
     let new = NewOperator {
         name: name(text),
         id: OperatorId::random(),
+        scope: None,
         grants: Vec::new(),
         created: at(0),
         certificate_expires: None,

@@ -59,6 +59,9 @@ pub struct Event {
     /// What of it is a node's word alone.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub doubts: Vec<Doubt>,
+    /// Of opens that a node lost: how many there were in all. `count` is how many came since it was told last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lost: Option<Lost>,
 }
 
 impl Event {
@@ -80,6 +83,7 @@ impl Event {
             id: None,
             count: None,
             doubts: Vec::new(),
+            lost: None,
         }
     }
 }
@@ -278,6 +282,17 @@ pub struct EventId {
     #[serde(with = "as_text")]
     #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub number: u64,
+}
+
+/// How many opens one memory of a node had no room for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Lost {
+    /// The memory.
+    pub log: OpenLogId,
+    /// How many so far.
+    pub total: u64,
 }
 
 mod as_text {

@@ -62,6 +62,10 @@ pub enum Damage {
     NoKey,
     /// The record names a new key, and no checkpoint under the old one says so.
     UnsignedKey,
+    /// There is no record at all, although each chain has a first one.
+    Empty,
+    /// No checkpoint signs for any record, although each chain is signed from its first record on.
+    Unsigned,
 }
 
 impl fmt::Display for Fault {
@@ -119,6 +123,13 @@ impl fmt::Display for Fault {
                 f,
                 "record {sequence} names a new audit key, and no checkpoint under the old one says so"
             ),
+            Damage::Empty => f.write_str("there is no record, not even the first"),
+            Damage::Unsigned => {
+                write!(
+                    f,
+                    "record {sequence} is not signed for, and none after it: the checkpoints are missing"
+                )
+            }
         }
     }
 }

@@ -20,7 +20,8 @@ macro_rules! hashes {
         pub struct $name([u8; BYTES]);
 
         impl $name {
-            pub(super) const fn new(bytes: [u8; BYTES]) -> Self {
+            /// One of these bytes.
+            pub const fn new(bytes: [u8; BYTES]) -> Self {
                 Self(bytes)
             }
 

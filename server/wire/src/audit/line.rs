@@ -14,7 +14,7 @@ pub struct MalformedLine;
 /// A line of an audit log as it is passed on and exported.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Line {
-    /// An audit key's certificate; all come before the records.
+    /// An audit key's certificate; it comes before the record that names the key.
     Certificate(AuditCertificate),
     /// A record.
     Record(WrittenRecord),

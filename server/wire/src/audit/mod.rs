@@ -19,7 +19,7 @@ mod verify;
 
 pub use certificate::{AuditCertificate, CaBundle, InvalidAuditCertificate, KEY_PURPOSE, subject_uri};
 pub use checkpoint::{Checkpoint, CheckpointError, SignedCheckpoint};
-pub use event::{Actor, Doubt, Event, EventId, Input, Object, Outcome, Process, Unseen};
+pub use event::{Actor, Doubt, Event, EventId, Input, Lost, Object, Outcome, Process, Unseen};
 pub use fault::{Damage, Fault};
 pub use hash::{CertificateFingerprint, InvalidHash, RecordHash};
 pub use line::{Line, MalformedLine};

@@ -64,7 +64,8 @@ impl Record {
     /// # Errors
     /// When a number in it is larger than the form has.
     pub fn write(&self) -> Result<WrittenRecord, RecordError> {
-        let numbers = [Some(self.sequence), self.event.count, self.event.object.version];
+        let Event { count, lost, object, .. } = &self.event;
+        let numbers = [Some(self.sequence), *count, lost.map(|lost| lost.total), object.version];
         if numbers.into_iter().flatten().any(|number| number > MOST) {
             return Err(RecordError::Number);
         }

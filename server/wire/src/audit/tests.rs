@@ -166,6 +166,9 @@ fn a_whole_chain_is_verified() {
     let summary = chain.verify().expect("whole");
     assert_eq!((summary.first, summary.records, summary.last), (1, 10, 10));
     assert_eq!((summary.checkpoints, summary.signed), (3, 9));
+    let Line::Record(unsigned) = &chain.lines[chain.at(10)] else { panic!("a record") };
+    let since = Record::read(&unsigned.text).expect("a record").time;
+    assert_eq!(summary.unsigned_since, Some(since), "of the one after the last signature");
     assert_eq!(summary.keys, [chain.key.certificate.fingerprint()]);
     assert_eq!(verify_export(&chain.ca.bundle, &chain.export()), Ok(summary));
 }
@@ -228,6 +231,43 @@ fn hash_of(line: &Line) -> Option<RecordHash> {
         Line::Record(written) => Some(written.hash),
         _ => None,
     }
+}
+
+#[test]
+fn nothing_is_whole_that_nobody_has_signed() {
+    let mut chain = Chain::of(10);
+    chain.lines.retain(|line| !matches!(line, Line::Checkpoint(_)));
+    assert_eq!(chain.damage(), (1, Damage::Unsigned));
+    chain.lines.retain(|line| matches!(line, Line::Certificate(_)));
+    assert_eq!(chain.damage(), (1, Damage::Empty));
+    chain.lines.clear();
+    assert_eq!(chain.damage(), (1, Damage::Empty));
+    let mut chain = Chain::of(9);
+    assert_eq!(chain.verify().expect("whole").unsigned_since, None);
+    // One signature is enough to say whose it is, and what is after it is told apart.
+    chain.append(Action::SecretRotate, None);
+    chain.append(Action::SecretRotate, None);
+    let summary = chain.verify().expect("whole");
+    assert_eq!((summary.signed, summary.last), (9, 11));
+}
+
+#[test]
+fn a_known_checkpoint_is_held_against_its_own_chain_alone() {
+    let (mut chain, other) = (Chain::of(6), Chain::of(6));
+    chain.sign();
+    let held = |known: &SignedCheckpoint| {
+        let mut verifier = Verifier::new(chain.ca.bundle.clone());
+        verifier.must_meet(&known.checkpoint);
+        chain.lines.iter().try_for_each(|line| verifier.take(line))?;
+        verifier.finish()
+    };
+    held(&chain.checkpoint()).expect("it meets it");
+    held(&other.checkpoint()).expect("it is none of it");
+    let mut forged = chain.checkpoint();
+    forged.checkpoint.hash = other.checkpoint().checkpoint.hash;
+    assert_eq!(held(&forged).map_err(|fault| fault.damage), Err(Damage::Forged));
+    forged.checkpoint.sequence = 7;
+    assert_eq!(held(&forged).map_err(|fault| fault.damage), Err(Damage::Cut { of: 7 }));
 }
 
 #[test]

@@ -47,8 +47,11 @@ pub struct Summary {
     pub last: u64,
     /// How many checkpoints were.
     pub checkpoints: u64,
-    /// Up to which record the last checkpoint goes.
+    /// Up to which record the last checkpoint goes. Whoever could write the log could have made what comes
+    /// after it.
     pub signed: u64,
+    /// When the first record after it was recorded, if there is one.
+    pub unsigned_since: Option<Timestamp>,
     /// The audit keys, in the order in which they signed.
     pub keys: Vec<CertificateFingerprint>,
     /// The other chains that records of this one take up.
@@ -99,8 +102,8 @@ impl Verifier {
         Ok(verifier)
     }
 
-    /// Holds the chain against a checkpoint that is known from elsewhere, such as from the chain that
-    /// follows it. Its signature is not checked here.
+    /// Holds the chain, if it is the one, against a checkpoint that is known from elsewhere, such as from
+    /// the chain that follows it. Its signature is not checked here.
     pub fn must_meet(&mut self, checkpoint: &Checkpoint) {
         self.known.push(checkpoint.clone());
     }
@@ -112,8 +115,13 @@ impl Verifier {
     pub fn line(&mut self, text: &str) -> Result<(), Fault> {
         match Line::read(text) {
             Ok(line) => self.take(&line),
-            Err(_) => Err(self.misplacement(None).unwrap_or_else(|| self.here(Damage::Malformed))),
+            Err(_) => Err(self.unreadable()),
         }
+    }
+
+    /// What it means that what stands next is no line.
+    pub fn unreadable(&mut self) -> Fault {
+        self.misplacement(None).unwrap_or_else(|| self.here(Damage::Malformed))
     }
 
     /// The same with what was read already.
@@ -158,7 +166,7 @@ impl Verifier {
         }
         match self.from.take() {
             Some(from) if from.hash != written.hash => return Err(self.here(Damage::Forged)),
-            Some(_) => {}
+            Some(from) => self.summary.signed = from.sequence,
             None if record.previous != self.previous => return Err(self.here(Damage::DoesNotFollow)),
             None => {}
         }
@@ -180,15 +188,21 @@ impl Verifier {
         }
         self.summary.chain = Some(record.chain);
         self.summary.follows.extend(record.follows.clone());
-        if self.known.iter().any(|known| known.sequence == record.sequence && known.hash != hash) {
+        let (here, elsewhere) = std::mem::take(&mut self.known)
+            .into_iter()
+            .partition::<Vec<_>, _>(|known| (known.chain, known.sequence) == (record.chain, record.sequence));
+        self.known = elsewhere;
+        if here.iter().any(|known| known.hash != hash) {
             return Err(self.here(Damage::Forged));
         }
-        self.known.retain(|known| known.sequence != record.sequence);
         if self.summary.records == 0 {
             self.summary.first = record.sequence;
         }
         (self.summary.records, self.summary.last) = (self.summary.records + 1, record.sequence);
         self.summary.hash = Some(hash);
+        if self.summary.signed < record.sequence {
+            self.summary.unsigned_since.get_or_insert(record.time);
+        }
         (self.previous, self.next) = (Some(hash), self.next + 1);
         Ok(())
     }
@@ -236,7 +250,7 @@ impl Verifier {
             return Err(at(Damage::Forged));
         }
         self.summary.checkpoints += 1;
-        self.summary.signed = last;
+        (self.summary.signed, self.summary.unsigned_since) = (last, None);
         if let Some((key, time)) = self.successor.take() {
             self.take_key(key, time).map_err(|fault| at(fault.damage))?;
         }
@@ -256,12 +270,19 @@ impl Verifier {
         if let Some(fault) = self.misplacement(None) {
             return Err(fault);
         }
-        let known = self.known.iter().chain(&self.from).map(|checkpoint| checkpoint.sequence).max();
+        let known = self.known.iter().filter(|known| self.chain.is_none_or(|chain| chain == known.chain));
+        let known = known.chain(&self.from).map(|checkpoint| checkpoint.sequence).max();
         if let Some(of) = self.ahead.max(known) {
             return Err(self.here(Damage::Cut { of }));
         }
         if self.successor.is_some() {
             return Err(Fault { sequence: self.next - 1, damage: Damage::UnsignedKey });
+        }
+        if self.summary.records == 0 {
+            return Err(self.here(Damage::Empty));
+        }
+        if self.summary.signed == 0 {
+            return Err(Fault { sequence: self.summary.first, damage: Damage::Unsigned });
         }
         Ok(self.summary)
     }

@@ -1,17 +1,15 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use secretfs_wire::ChainId;
-use secretfs_wire::audit::{EventId, RecordHash};
-use sqlx::sqlite::SqliteConnection;
+use secretfs_wire::audit::RecordHash;
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{Connection as _, QueryBuilder, Row as _, Sqlite as Driver};
 
 use super::SqliteAudit;
 use crate::store::sqlite::columns::{Columns as _, integer};
-use crate::store::{
-    AppendError, AuditBatch, AuditKeyRecord, Head, LossSource, MOST_LOGS, NewRecord, ReportId, StoreError,
-};
+use crate::store::{AppendError, AuditBatch, AuditKeyRecord, Head, StoreError, StoredRecord};
 
-/// Rows that one statement inserts; each has six parameters.
+/// Rows that one statement inserts; each has four parameters.
 const ROWS: usize = 200;
 
 impl SqliteAudit {
@@ -78,9 +76,6 @@ async fn write(
     if let Some(key) = &batch.key {
         replace_key(&mut transaction, chain, key).await?;
     }
-    for (source, total) in &batch.losses {
-        count_losses(&mut transaction, *source, *total).await?;
-    }
     Ok(transaction.commit().await.map_err(StoreError::from)?)
 }
 
@@ -94,47 +89,14 @@ pub(super) async fn head(
             .bind(integer(chain.as_u64()))
             .fetch_optional(connection)
             .await?;
-    row.map(|row| {
-        let hash: &[u8] = row.try_get("hash")?;
-        let hash = RecordHash::from_bytes(hash).ok_or(StoreError::Corrupt { column: "hash" })?;
-        Ok(Head { sequence: row.unsigned("sequence")?, hash })
-    })
-    .transpose()
+    row.map(|row| Ok(Head { sequence: row.unsigned("sequence")?, hash: hash(&row) })).transpose()
 }
 
-async fn count_losses(
-    connection: &mut SqliteConnection,
-    (node, log): LossSource,
-    total: u64,
-) -> Result<(), StoreError> {
-    sqlx::query(
-        "INSERT INTO losses (node, log, total, place)
-             SELECT ?1, ?2, ?3, coalesce(max(place), 0) + 1 FROM losses WHERE node = ?1
-             ON CONFLICT DO UPDATE SET total = excluded.total",
-    )
-    .bind(integer(node.as_u64()))
-    .bind(integer(log.as_u64()))
-    .bind(integer(total))
-    .execute(&mut *connection)
-    .await?;
-    sqlx::query(
-        "DELETE FROM losses WHERE node = ?1
-             AND place <= (SELECT max(place) FROM losses WHERE node = ?1) - ?2",
-    )
-    .bind(integer(node.as_u64()))
-    .bind(integer(MOST_LOGS))
-    .execute(&mut *connection)
-    .await?;
-    Ok(())
-}
-
-fn event_text(id: &EventId) -> String {
-    format!("{}/{}", id.log, id.number)
-}
-
-/// The text by which what a node reported is found again.
-pub(super) fn report_text(id: &ReportId) -> String {
-    format!("{}/{}", id.node, event_text(&id.event))
+/// What stands as a record's hash; what is none at all is one that no record has.
+pub(super) fn hash(row: &SqliteRow) -> RecordHash {
+    const NONE: [u8; 32] = [0; 32];
+    let bytes = row.try_get("hash").ok();
+    bytes.and_then(RecordHash::from_bytes).unwrap_or(RecordHash::new(NONE))
 }
 
 async fn begin(connection: &mut SqliteConnection, chain: ChainId) -> Result<(), StoreError> {
@@ -148,15 +110,13 @@ async fn begin(connection: &mut SqliteConnection, chain: ChainId) -> Result<(), 
 async fn insert(
     connection: &mut SqliteConnection,
     chain: ChainId,
-    rows: &[NewRecord],
+    rows: &[StoredRecord],
 ) -> Result<(), StoreError> {
     let mut query: QueryBuilder<Driver> =
-        QueryBuilder::new("INSERT INTO records (chain, sequence, environment, event, record, hash) ");
+        QueryBuilder::new("INSERT INTO records (chain, sequence, record, hash) ");
     query.push_values(rows, |mut row, record| {
         row.push_bind(integer(chain.as_u64()))
             .push_bind(integer(record.sequence))
-            .push_bind(record.environment.as_ref().map(|name| name.as_str().to_owned()))
-            .push_bind(record.event.as_ref().map(event_text))
             .push_bind(record.written.text.clone())
             .push_bind(record.written.hash.as_bytes().to_vec());
     });

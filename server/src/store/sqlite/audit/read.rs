@@ -2,19 +2,22 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use async_trait::async_trait;
 use secretfs_wire::audit::{
-    AuditCertificate, CertificateFingerprint, Event, RecordHash, SignedCheckpoint, WrittenRecord,
+    AuditCertificate, CertificateFingerprint, Event, SignedCheckpoint, WrittenRecord,
 };
 use secretfs_wire::{ChainId, EnvironmentName};
-use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
+use sqlx::{AssertSqlSafe, Row as _};
 
 use super::SqliteAudit;
-use super::append::{head, report_text};
+use super::append::{hash, head};
 use crate::store::sqlite::columns::{Columns as _, integer};
 use crate::store::{
     AppendError, AuditBatch, AuditKeyRecord, AuditLog, LossSource, MOST_OF_ONE_ID, ReportId, StoreError,
-    StoredChain, StoredRecord,
+    StoredChain, StoredCheckpoint, StoredRecord,
 };
+
+/// Of the records that are verified and no others, which would be found in the same index.
+const VERIFIED: &str = " AND sequence > 0 AND chain IN (SELECT id FROM chains)";
 
 #[async_trait]
 impl AuditLog for SqliteAudit {
@@ -42,17 +45,15 @@ impl AuditLog for SqliteAudit {
         let by_text: BTreeMap<_, _> = ids.iter().map(|id| (report_text(id), *id)).collect();
         let texts = by_text.keys().collect::<Vec<_>>();
         let texts = serde_json::to_string(&texts).map_err(|_| StoreError::Corrupt { column: "reported" })?;
-        let rows = sqlx::query(
+        let found = format!(
             "SELECT asked.value AS reported,
                  (SELECT json_group_array(json_extract(record, '$.event')) FROM
-                     (SELECT record FROM records WHERE reported = asked.value LIMIT ?)) AS events
+                     (SELECT record FROM records WHERE reported = asked.value{VERIFIED} LIMIT ?)) AS events
              FROM json_each(?) AS asked
-             WHERE EXISTS (SELECT 1 FROM records WHERE reported = asked.value)",
-        )
-        .bind(MOST_OF_ONE_ID)
-        .bind(texts)
-        .fetch_all(&self.readers)
-        .await?;
+             WHERE EXISTS (SELECT 1 FROM records WHERE reported = asked.value{VERIFIED})",
+        );
+        let query = sqlx::query(AssertSqlSafe(found)).bind(MOST_OF_ONE_ID).bind(texts);
+        let rows = query.fetch_all(&self.readers).await?;
         let found = |row: &SqliteRow| {
             let text: &str = row.try_get("reported")?;
             let id = by_text.get(text).ok_or(StoreError::Corrupt { column: "reported" })?;
@@ -74,8 +75,8 @@ impl AuditLog for SqliteAudit {
                  ORDER BY sequence LIMIT ?",
             ),
             Some(_) => sqlx::query(
-                "SELECT sequence, record, hash FROM records WHERE chain = ? AND sequence >= ? AND environment = ?
-                 ORDER BY sequence LIMIT ?",
+                "SELECT sequence, record, hash FROM records INDEXED BY records_by_environment
+                 WHERE chain = ? AND sequence >= ? AND environment = ? ORDER BY sequence LIMIT ?",
             ),
         };
         let query = query.bind(integer(chain.as_u64())).bind(integer(from));
@@ -101,7 +102,8 @@ impl AuditLog for SqliteAudit {
             .bind(integer(chain.as_u64())),
             Some(name) => sqlx::query(
                 "SELECT coalesce(min(sequence), 1) AS first FROM
-                 (SELECT sequence FROM records WHERE chain = ? AND environment = ? ORDER BY sequence DESC LIMIT ?)",
+                 (SELECT sequence FROM records INDEXED BY records_by_environment
+                  WHERE chain = ? AND environment = ? ORDER BY sequence DESC LIMIT ?)",
             )
             .bind(integer(chain.as_u64()))
             .bind(name.as_str()),
@@ -114,16 +116,21 @@ impl AuditLog for SqliteAudit {
         chain: ChainId,
         from: u64,
         limit: u32,
-    ) -> Result<Vec<SignedCheckpoint>, StoreError> {
+    ) -> Result<Vec<StoredCheckpoint>, StoreError> {
         let rows = sqlx::query(
-            "SELECT checkpoint FROM checkpoints WHERE chain = ? AND sequence >= ? ORDER BY sequence LIMIT ?",
+            "SELECT sequence, checkpoint FROM checkpoints WHERE chain = ? AND sequence >= ?
+             ORDER BY sequence LIMIT ?",
         )
         .bind(integer(chain.as_u64()))
         .bind(integer(from))
         .bind(limit)
         .fetch_all(&self.readers)
         .await?;
-        rows.iter().map(|row| row.json("checkpoint")).collect()
+        let checkpoint = |row: &SqliteRow| {
+            let signed = row.json("checkpoint").map_err(|_| text(row, "checkpoint"));
+            Ok(StoredCheckpoint { sequence: row.unsigned("sequence")?, signed })
+        };
+        rows.iter().map(checkpoint).collect()
     }
 
     async fn last_checkpoint(&self, chain: ChainId) -> Result<Option<SignedCheckpoint>, StoreError> {
@@ -160,18 +167,25 @@ impl AuditLog for SqliteAudit {
     }
 
     async fn losses(&self, (node, log): LossSource) -> Result<u64, StoreError> {
-        let row = sqlx::query("SELECT total FROM losses WHERE node = ? AND log = ?")
-            .bind(integer(node.as_u64()))
-            .bind(integer(log.as_u64()))
-            .fetch_optional(&self.readers)
-            .await?;
-        row.map_or(Ok(0), |row| row.unsigned("total"))
+        let total = format!("SELECT coalesce(max(lost), 0) AS total FROM records WHERE loser = ?{VERIFIED}");
+        let query = sqlx::query(AssertSqlSafe(total)).bind(format!("{node}/{log}"));
+        query.fetch_one(&self.readers).await?.unsigned("total")
     }
 }
 
+/// A record as it stands there, whatever that is: who verifies says what is wrong with it.
 fn record(row: &SqliteRow) -> Result<StoredRecord, StoreError> {
-    let hash: &[u8] = row.try_get("hash")?;
-    let hash = RecordHash::from_bytes(hash).ok_or(StoreError::Corrupt { column: "hash" })?;
-    let written = WrittenRecord { text: row.try_get("record")?, hash };
+    let written = WrittenRecord { text: text(row, "record"), hash: hash(row) };
     Ok(StoredRecord { sequence: row.unsigned("sequence")?, written })
+}
+
+/// What stands in a column for texts, as far as it is one.
+fn text(row: &SqliteRow, column: &'static str) -> String {
+    let bytes: &[u8] = row.try_get(column).unwrap_or_default();
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// The text by which what a node reported is found again.
+fn report_text(ReportId { node, event }: &ReportId) -> String {
+    format!("{node}/{}/{}", event.log, event.number)
 }

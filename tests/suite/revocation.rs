@@ -1,6 +1,6 @@
 //! What is taken away is gone at every mount, without a restart.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt as _;
 
@@ -10,7 +10,7 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use crate::harness::requirement::trials;
-use crate::harness::{Node, Site, deadline};
+use crate::harness::{Area, Node, Site, deadline};
 
 trials! {
     needs [Mount];
@@ -24,6 +24,7 @@ trials! {
     a_secret_in_use_is_not_removed_and_a_removed_one_does_not_come_back,
     a_revoked_node_forgets_what_it_had_and_learns_nothing_new,
     an_environment_that_holds_something_is_not_removed,
+    a_forbid_stops_serving_and_a_revocation_wipes,
 }
 
 /// A node that reads `web/key`, and has read it already: the cache must not serve what is gone.
@@ -191,4 +192,23 @@ fn an_environment_that_holds_something_is_not_removed() {
     site.operator.ok(&["secret", "rm", "key"]);
     site.operator.ok(&["env", "rm", "prod"]);
     assert_eq!(site.operator.json(&["env", "ls"]), json!([]));
+}
+
+fn a_forbid_stops_serving_and_a_revocation_wipes() {
+    let area = Area::new();
+    let policies = area.directory("policies");
+    let site = Site::with(&format!("policies = {policies:?}"));
+    site.serve("web-1", "web", &[("key", b"value")]);
+    let node = site.node("web-1");
+    assert_eq!(node.read("web/key").expect("a value"), b"value");
+
+    let forbid = r#"@id("acme/closed") forbid (principal, action in Action::"serve", resource);"#;
+    fs::write(policies.join("closed.cedar"), forbid).expect("written");
+    deadline::eventually("its stream is ended", || node.status()["connected"] == false);
+    deadline::eventually("it knows why", || {
+        node.status()["reason"].as_str().is_some_and(|reason| reason.contains("node.follow"))
+    });
+    assert_eq!(node.read("web/key").expect("as in an outage"), b"value");
+    site.operator.ok(&["node", "revoke", "web-1"]);
+    node.wait_gone("web/key");
 }

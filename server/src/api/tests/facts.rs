@@ -65,9 +65,9 @@ async fn last(manager: &TestManager, action: Action) -> Event {
     let log = by_admin(manager, Method::GET, "/v1/audit", "").await;
     let log = String::from_utf8(log.body).expect("text");
     let lines = log.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).expect("JSON"));
-    let events = lines
+    let mut events = lines
         .filter_map(|mut line| serde_json::from_value::<Event>(line.get_mut("record")?["event"].take()).ok());
-    events.filter(|event| event.action == action).last().expect("a record")
+    events.rfind(|event| event.action == action).expect("a record")
 }
 
 #[tokio::test]

@@ -17,9 +17,11 @@ pub(super) fn line(record: &Record) -> String {
     words.extend(event.environment.as_ref().map(ToString::to_string));
     words.extend(object(&event.object));
     words.extend(event.address.map(|address| format!("from {address}")));
+    words.extend(event.inputs.iter().map(|input| format!("with {}:{}", input.secret, input.version)));
     words.extend(process(event));
     words.extend(event.count.map(|count| format!("{count} times")));
     words.extend(event.reason.as_ref().map(|reason| format!("({reason})")));
+    words.extend(event.doubts.iter().map(|doubt| format!("doubtful: {}", doubt.as_str())));
     if !event.policies.is_empty() {
         words.push(format!("by {}", event.policies.join(", ")));
     }
@@ -45,13 +47,11 @@ fn object(object: &Object) -> Vec<String> {
 
 fn process(event: &Event) -> Option<String> {
     let process = event.process.as_ref()?;
-    let mut text = format!("uid {} pid {}", process.uid, process.pid);
-    for (what, is) in [("", &process.executable), (" container ", &process.container)] {
-        if let Some(is) = is {
-            text = format!("{text}{}{is}", if what.is_empty() { " " } else { what });
-        }
-    }
-    Some(text)
+    let mut words = vec![format!("uid {} pid {}", process.uid, process.pid)];
+    words.extend(process.executable.clone());
+    words.extend(process.unseen.map(|why| format!("(unseen: {})", why.as_str())));
+    words.extend(process.container.as_ref().map(|id| format!("container {id}")));
+    Some(words.join(" "))
 }
 
 fn visible(character: char) -> Vec<char> {

@@ -68,6 +68,7 @@ fn attributes(record: &Record) -> Attributes {
     attributes.text("secretfs.chain", Some(chain));
     attributes.number("secretfs.sequence", Some(*sequence));
     let Event { action, outcome, actor, address, environment, object, reason, policies, process, .. } = event;
+    attributes.text("secretfs.call", event.call.as_ref());
     attributes.text("secretfs.action", Some(action));
     attributes.text("secretfs.outcome", Some(outcome.as_str()));
     attributes.text("secretfs.actor", Some(actor));
@@ -83,8 +84,14 @@ fn attributes(record: &Record) -> Attributes {
     attributes.text("secretfs.key", key.as_ref());
     attributes.text("secretfs.reason", reason.as_ref());
     attributes.texts("secretfs.policies", policies);
+    attributes.texts(
+        "secretfs.inputs",
+        event.inputs.iter().map(|input| format!("{}:{}", input.secret, input.version)),
+    );
+    attributes.texts("secretfs.doubts", event.doubts.iter().map(|doubt| doubt.as_str()));
     attributes.number("secretfs.count", event.count);
-    if let Some(Process { uid, gid, pid, started, executable, cgroup, container }) = process {
+    if let Some(Process { uid, gid, pid, started, executable, cgroup, container, unseen }) = process {
+        attributes.text("secretfs.process.unseen", unseen.map(|why| why.as_str()));
         attributes.number("secretfs.process.uid", Some(u64::from(*uid)));
         attributes.number("secretfs.process.gid", Some(u64::from(*gid)));
         attributes.number("process.pid", Some(u64::from(*pid)));
@@ -111,8 +118,8 @@ impl Attributes {
         self.add(name, number.map(|number| AnyValue { value: Some(Value::IntValue(number)) }));
     }
 
-    fn texts(&mut self, name: &str, values: &[String]) {
-        let values: Vec<_> = values.iter().map(text).collect();
+    fn texts(&mut self, name: &str, values: impl IntoIterator<Item = impl ToString>) {
+        let values: Vec<_> = values.into_iter().map(text).collect();
         let array = (!values.is_empty()).then_some(Value::ArrayValue(ArrayValue { values }));
         self.add(name, array.map(|array| AnyValue { value: Some(array) }));
     }

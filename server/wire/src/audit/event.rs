@@ -227,6 +227,17 @@ pub enum Doubt {
     Id,
 }
 
+impl Doubt {
+    /// Its word.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Version => "version",
+            Self::Place => "place",
+            Self::Id => "id",
+        }
+    }
+}
+
 /// Why nobody has looked who a process is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -238,6 +249,17 @@ pub enum Unseen {
     TooLate,
     /// There is nobody who looks.
     NoWitness,
+}
+
+impl Unseen {
+    /// Its word.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::NotVisible => "not_visible",
+            Self::TooLate => "too_late",
+            Self::NoWitness => "no_witness",
+        }
+    }
 }
 
 /// A program on a node, as its kernel knows it.

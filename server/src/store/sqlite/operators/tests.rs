@@ -38,7 +38,7 @@ async fn operators_from_before_there_were_scopes_have_that_of_their_roles() {
             ('one', 'viewer', 'dev'), ('one', 'editor', 'dev');
         INSERT INTO enrolments (operator, digest, environment, expires) VALUES
             ('one', x'01', 'dev', 1 << 52), ('both', x'02', NULL, 1 << 52), ('none', x'03', 'dev', 1 << 52)";
-    before(10, &file, rows).await;
+    before(9, &file, rows).await;
 
     let store = Sqlite::open(&file).await.expect("migrated");
     let operators = store.operators(None, at(0)).await.expect("a list");

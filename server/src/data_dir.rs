@@ -153,6 +153,26 @@ impl DataDir {
         write_new(&self.path, AUDIT, &[])
     }
 
+    /// Gives the files of the audit log another name, as far as they are there.
+    pub(crate) fn set_audit_aside(&self, name: &str) -> io::Result<Vec<PathBuf>> {
+        // SQLite finds its two by the name of the first (https://www.sqlite.org/tempfiles.html).
+        let database = ["", "-wal", "-shm"].map(|end| (format!("{AUDIT}{end}"), format!("{name}.db{end}")));
+        for (from, to) in database.into_iter().chain([(AUDIT_MARK.to_owned(), format!("{name}.mark"))]) {
+            match fs::rename(self.path.join(from), self.path.join(to)) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                renamed => renamed?,
+            }
+        }
+        sync(&self.path)?;
+        let is_of_it =
+            |path: &PathBuf| path.file_name().is_some_and(|found| found.to_string_lossy().starts_with(name));
+        let entries = fs::read_dir(&self.path)?.map(|entry| Ok(entry?.path()));
+        let mut files = entries.collect::<io::Result<Vec<_>>>()?;
+        files.retain(is_of_it);
+        files.sort();
+        Ok(files)
+    }
+
     pub(crate) fn read_sealed_root(&self) -> io::Result<Option<Vec<u8>>> {
         present(fs::read(self.path.join(SEALED_ROOT)))
     }

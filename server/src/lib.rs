@@ -46,7 +46,8 @@ pub use config::{
 pub use manager::{FirstSteps, InitError, Manager, OpenError, Opening, OperatorCredentials};
 pub use run::{RunError, run};
 pub use seal::{
-    AutoUnlock, InvalidSplit, NewSeal, Recovery, RecoveryError, Refusal, Rekey, RekeyError, SealPlan, Split,
-    StoppedError, UnlockClient, UnlockClientError, UnlockMeans, UnlockProgress,
+    AuditAside, AuditAsideError, AutoUnlock, InvalidSplit, NewSeal, Recovery, RecoveryError, Refusal, Rekey,
+    RekeyError, SealPlan, SetAside, Split, StoppedError, UnlockClient, UnlockClientError, UnlockMeans,
+    UnlockProgress,
 };
 pub use sealed::SealedManager;

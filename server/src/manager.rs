@@ -211,8 +211,8 @@ impl Manager {
 
 /// What a root key opens in a data directory, beside the keys.
 pub(crate) struct Inside {
-    store: Sqlite,
-    authority: Arc<Authority>,
+    pub(crate) store: Sqlite,
+    pub(crate) authority: Arc<Authority>,
     pub(crate) audit: Audit,
 }
 

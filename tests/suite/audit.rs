@@ -169,6 +169,34 @@ fn whoever_changes_the_log_is_found_and_nothing_is_done_any_more() {
     assert_eq!(refused.code, 5, "{}", refused.stderr);
     assert!(refused.stderr.contains("does nothing without a record"), "{}", refused.stderr);
     assert_eq!(node.read("web/db").expect("what is cached"), b"value", "reads go on");
+
+    // Whoever opens the seal may begin another one. What is left of the old one says what was wrong.
+    let running = site.manager.command(&["begin-audit"], b"");
+    assert_eq!(running.code, 1, "a manager runs: {running:?}");
+    site.manager.stop();
+    let begun = site.manager.command(&["begin-audit", "--json"], b"");
+    assert_eq!(begun.code, 0, "{begun:?}");
+    let begun: serde_json::Value = serde_json::from_str(&begun.stdout).expect("JSON");
+    assert!(
+        begun["reason"].as_str().is_some_and(|reason| reason.contains("record 5 was changed")),
+        "{begun}"
+    );
+    let whole = site.manager.command(&["begin-audit"], b"");
+    assert!(whole.code == 1 && whole.stderr.contains("is whole"), "{whole:?}");
+    site.manager.run();
+    site.rotate("db", b"recorded");
+    node.wait_for("web/db", b"recorded");
+    site.operator.ok(&["audit", "verify"]);
+    let all = site.operator.ok(&["audit", "tail", "-n", "1000", "--all-environments"]);
+    assert!(
+        all.lines().any(|line| line.contains("set aside: ") && line.contains("record 5 was changed")),
+        "{all}"
+    );
+    let ca = site.operator.directory().join("ca.pem");
+    let files = begun["files"].as_array().expect("files").iter().filter_map(serde_json::Value::as_str);
+    let old = files.filter(|file| file.ends_with(".jsonl")).collect::<Vec<_>>();
+    let found = site.operator.run(&["audit", "verify", "--ca", text(&ca), old[0]]);
+    assert!(found.code == 1 && found.stderr.contains("record 5 was changed"), "{found:?}");
 }
 
 /// A small disk of its own.

@@ -104,7 +104,10 @@ fn files_and_templates_of_one_change_appear_together_and_with_their_sizes() {
     let value = |version: usize| vec![b'x'; 100 + version];
     site.serve("web-1", "web", &[("key", &value(0))]);
     set(&site, "conf", "{{ secrets.key }}", &[]);
-    let node = site.node("web-1");
+    let mut node = site.join("web-1");
+    // A change waits for its templates for half of it, and then shows them without a size.
+    node.configure("deadline = \"60s\"");
+    node.run_connected();
     let stop = Arc::new(AtomicBool::new(false));
     let (key, conf, stopped) = (node.path("web/key"), node.path("web/conf"), stop.clone());
     let reader = thread::spawn(move || {

@@ -62,6 +62,11 @@ impl<'a> Limiting<'a> {
         Ok(error)
     }
 
+    /// Whom the caller's certificate names, honoured or not.
+    pub(super) fn claimed(&self) -> Option<&Subject> {
+        self.peer.map(|peer| &peer.subject)
+    }
+
     /// How the request was answered.
     pub(super) fn answered(&self, status: StatusCode) {
         if self.enrols && status.is_client_error() {

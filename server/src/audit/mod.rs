@@ -5,6 +5,7 @@
 //! commit. A chain that is found broken, at the start or by the writer, is not gone on with: an honest
 //! record after a forged one would only lend it credit.
 
+mod aside;
 mod error;
 mod export;
 mod folding;

@@ -6,6 +6,7 @@
 //! manager hears of keys, [`unlocking`] counts what it is given, [`shares`] and [`unlock_key`] are what
 //! people hold, [`auto`] is what opens without them.
 
+mod audit_aside;
 mod auto;
 mod conversion;
 mod key_file;
@@ -31,6 +32,7 @@ pub(crate) use slots::SealedRoot;
 pub(crate) use socket::{Confirmation, UnlockSocket};
 pub(crate) use unlocking::Unlocking;
 
+pub use audit_aside::{AuditAside, AuditAsideError, SetAside};
 pub use plan::{AutoUnlock, InvalidSplit, SealPlan, Split, UnlockMeans};
 pub use progress::{Refusal, UnlockProgress};
 pub use recovery::{Recovery, RecoveryError};

@@ -160,4 +160,7 @@ pub(crate) trait AuditMark: Send + Sync {
 
     /// Remembers it.
     async fn set_audit_chain(&self, chain: ChainId) -> Result<(), StoreError>;
+
+    /// Forgets it: the next log is a new one.
+    async fn forget_audit_chain(&self) -> Result<(), StoreError>;
 }

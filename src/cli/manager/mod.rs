@@ -42,6 +42,10 @@ pub(super) enum ManagerCommand {
     /// for a stopped manager; what unlocks it is read from standard input, unless it opens by itself
     #[command(after_help = "Example:\n  secretfs manager enroll admin < unlock-key")]
     Enroll(EnrollArgs),
+    /// Set a broken audit log of a stopped manager aside, and begin a new one that says so; what unlocks the
+    /// manager is read from standard input, unless it opens by itself
+    #[command(after_help = "Example:\n  secretfs manager begin-audit < unlock-key")]
+    BeginAudit(DataDirArgs),
     /// Write everything that a manager has into one file, encrypted to age recipients; it may be running
     #[command(after_help = "Example:\n  secretfs manager backup --recipient age1... --output manager.age")]
     Backup(BackupArgs),
@@ -139,6 +143,7 @@ pub(super) async fn run(command: ManagerCommand, global: &Global, file: ConfigFi
             let created = seal::enroll(&args.name, args.ttl, &config, global).await?;
             operator::show_token(global, &created)
         }
+        ManagerCommand::BeginAudit(args) => seal::begin_audit(&args.check(file)?, global).await,
         ManagerCommand::Backup(args) => {
             let config = args.data_dir.check(file)?;
             backup::backup(args, global, &config).await

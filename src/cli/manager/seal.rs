@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use secretfs_server::{
-    AutoUnlock, Config, Recovery, Refusal, Rekey, RekeyError, SealPlan, Split, UnlockClient,
-    UnlockClientError, UnlockMeans, UnlockProgress,
+    AuditAside, AutoUnlock, Config, Recovery, Refusal, Rekey, RekeyError, SealPlan, SetAside, Split,
+    UnlockClient, UnlockClientError, UnlockMeans, UnlockProgress,
 };
 use secretfs_wire::api::CreatedEnrolment;
 use secretfs_wire::{KeyBackendKind, KeyName, KeyReference, OperatorName};
@@ -177,6 +177,17 @@ pub(super) async fn enroll(
     let mut recovery = Recovery::begin(config).await.map_err(|error| Failure::from_error(&error))?;
     open_stopped(|line| recovery.give(line)).await?;
     recovery.enroll(config, name, ttl).await.map_err(|error| Failure::from_error(&error))
+}
+
+pub(super) async fn begin_audit(config: &Config, global: &Global) -> Result<(), Failure> {
+    global.start_logging("off")?;
+    let mut aside = AuditAside::begin(config).await.map_err(|error| Failure::from_error(&error))?;
+    open_stopped(|line| aside.give(line)).await?;
+    let SetAside { reason, files } =
+        aside.set_aside(config).await.map_err(|error| Failure::from_error(&error))?;
+    let files: Vec<_> = files.iter().map(|file| file.display().to_string()).collect();
+    let text = format!("Set aside, since {reason}:\n\n    {}\n\nA new log has begun.", files.join("\n    "));
+    Ok(output::one(global, &json!({ "reason": reason, "files": files }), &text)?)
 }
 
 /// Opens the seal of a stopped manager, with what standard input has if it needs that.

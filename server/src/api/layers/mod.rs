@@ -55,13 +55,7 @@ pub(super) async fn authorize(
     }
     let identity = match Identity::of(peer.clone(), action, app.store.as_ref(), now()).await {
         Ok(identity) => identity,
-        Err(error) => {
-            let claimed = peer.as_ref().map(|peer| &peer.subject);
-            return match limiting.refuse(None, error) {
-                Ok(error) => recording.refused(claimed, error).await,
-                Err(wait) => wait.into_response(),
-            };
-        }
+        Err(error) => return refuse(&limiting, recording, None, error).await,
     };
     let recording = recording.by(&identity);
     let refusal = app.authorizer.refusal_of_caller(&identity, action);
@@ -76,17 +70,14 @@ pub(super) async fn authorize(
         Ok(stated) => stated,
         // What is wrong with a request is for those to hear who might have made it.
         Err(error) => {
-            return match limiting.refuse(Some(&identity), refusal.unwrap_or(error)) {
-                Ok(error) => recording.denied(&identity, error).await,
-                Err(wait) => wait.into_response(),
-            };
+            return refuse(&limiting, recording, Some(&identity), refusal.unwrap_or(error)).await;
         }
     };
     let recording = recording.about(&resource);
     let decided = app.authorizer.decide(&identity, action, &resource, address_in(&parts.extensions));
     let decision = match decided {
         Ok(decision) => decision,
-        Err(error) => return recording.denied(&identity, error.into()).await,
+        Err(error) => return refuse(&limiting, recording, Some(&identity), error.into()).await,
     };
     for error in &decision.errors {
         tracing::warn!(%identity, %action, error, "a policy cannot be evaluated");
@@ -94,14 +85,7 @@ pub(super) async fn authorize(
     let refusal = decision.refusal(&identity, action, &resource);
     let recording = recording.decided(decision.policies);
     if let Some(error) = refusal {
-        let error = match limiting.refuse(Some(&identity), error) {
-            Ok(error) => error,
-            Err(wait) => return wait.into_response(),
-        };
-        let address = address.map(tracing::field::display);
-        let policies = recording.policies().join(" ");
-        tracing::warn!(%identity, address, %action, policies, path = parts.uri.path(), "refused");
-        return recording.denied(&identity, error).await;
+        return refuse(&limiting, recording, Some(&identity), error).await;
     }
     if let Identity::Node(node) = &identity {
         match speaker(&parts, address) {
@@ -109,7 +93,7 @@ pub(super) async fn authorize(
                 app.hear(node, &speaker).await;
                 parts.extensions.insert(speaker);
             }
-            Err(error) => return recording.denied(&identity, error).await,
+            Err(error) => return refuse(&limiting, recording, Some(&identity), error).await,
         }
     }
     let (caller, details) = (Caller(identity.to_string()), Details::default());
@@ -135,6 +119,21 @@ pub(super) async fn authorize(
     limiting.answered(response.status());
     response.extensions_mut().insert(caller);
     response
+}
+
+/// Refuses a call, of somebody who is nobody or of an identity, and has it on record: unless its caller is only
+/// told to wait, which is counted.
+async fn refuse(
+    limiting: &Limiting<'_>,
+    recording: Recording,
+    identity: Option<&Identity>,
+    error: Error,
+) -> Response {
+    match (limiting.refuse(identity, error), identity) {
+        (Err(wait), _) => wait.into_response(),
+        (Ok(error), None) => recording.refused(limiting.claimed(), error).await,
+        (Ok(error), Some(identity)) => recording.denied(identity, error).await,
+    }
 }
 
 /// What a request is about, by its path.

@@ -84,11 +84,6 @@ impl Recording {
         self
     }
 
-    /// The policies that decided.
-    pub(super) fn policies(&self) -> &[String] {
-        &self.event.policies
-    }
-
     /// A caller whom the manager does not honour, whatever its certificate claims.
     pub(super) async fn refused(mut self, claimed: Option<&Subject>, error: Error) -> Response {
         // What it names is of its own choice, and would make each refusal a record of its own.
@@ -110,6 +105,9 @@ impl Recording {
     /// A caller who may not do this.
     pub(super) async fn denied(mut self, identity: &Identity, error: Error) -> Response {
         self.settle(error.code());
+        let Event { action, address, policies, .. } = &self.event;
+        let (address, policies) = (address.map(tracing::field::display), policies.join(" "));
+        tracing::warn!(%identity, address, %action, policies, %error, "refused");
         let recorded = match identity {
             // Of nodes there are many, and one that was taken over may do nothing else.
             Identity::Anonymous | Identity::Node(_) => self.app.audit.record_refused(self.event).await,

@@ -19,4 +19,9 @@ impl AuditMark for Sqlite {
             .await?;
         Ok(())
     }
+
+    async fn forget_audit_chain(&self) -> Result<(), StoreError> {
+        sqlx::query("DELETE FROM audit_chain").execute(&self.pool).await?;
+        Ok(())
+    }
 }

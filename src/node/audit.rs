@@ -66,18 +66,21 @@ pub(super) async fn report_opens(audit: Arc<Audit>, reporting: Arc<Reporting>, m
     let mut most = REPORT_MAX_OPENS;
     loop {
         let Some(batch) = audit.next(most, lost) else {
-            // Whichever comes first.
-            let _ = timeout(LOOK, audit.hurry()).await;
+            wait_for_others(&audit).await;
             continue;
         };
         match manager.report(batch.report.clone()).await {
             Ok(()) => {
                 lost = batch.report.lost.as_ref().map_or(lost, |lost| lost.total);
                 most = REPORT_MAX_OPENS;
+                let is_full = batch.opens().len() == most;
                 audit.acknowledge(batch);
                 reporting.set(None);
                 // A manager that takes what it is told is not in trouble, however often it was before.
                 patience = Patience::new();
+                if !is_full {
+                    wait_for_others(&audit).await;
+                }
             }
             Err(error) if is_refused_for_good(&error) && !batch.opens().is_empty() => {
                 most = split(&audit, &batch, &error);
@@ -91,6 +94,12 @@ pub(super) async fn report_opens(audit: Arc<Audit>, reporting: Arc<Reporting>, m
             }
         }
     }
+}
+
+/// Until the next look, unless there is something that should not wait for it.
+async fn wait_for_others(audit: &Audit) {
+    // Whichever comes first.
+    let _ = timeout(LOOK, audit.hurry()).await;
 }
 
 /// Whether the manager says that it will never take what it was told.

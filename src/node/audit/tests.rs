@@ -18,11 +18,14 @@ struct Told {
     away: Mutex<Option<ClientError>>,
     /// The name of a target that it does not take.
     never: Option<&'static str>,
+    /// How long it takes.
+    takes: Duration,
 }
 
 impl OpensSink for Arc<Told> {
     async fn report(&self, report: Arc<OpenReport>) -> Result<(), ClientError> {
         self.reports.fetch_add(1, Relaxed);
+        tokio::time::sleep(self.takes).await;
         if let Some(error) = self.away.lock().expect("no panic").clone() {
             return Err(error);
         }
@@ -93,6 +96,22 @@ async fn required(recorded: Recorded) -> Result<(), NotAudited> {
         Recorded::Written => panic!("it waits for the manager"),
         Recorded::Pending(recorded) => recorded.await,
     }
+}
+
+#[tokio::test]
+async fn what_comes_one_by_one_travels_together() {
+    // Others are opened before it has answered.
+    let rig = Rig::with(Told { takes: Duration::from_millis(5), ..Told::default() });
+    let _reports = rig.report();
+    let began = tokio::time::Instant::now();
+    for request in 1..=150 {
+        rig.open(2 * request, "db", AuditMode::Buffered);
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    let looks = began.elapsed().as_millis() / LOOK.as_millis();
+    let reports = rig.told.reports.load(Relaxed) as u128;
+    assert!(reports <= looks + 1, "{reports} reports in the time of {looks} looks");
+    rig.eventually("all arrive", |rig| rig.told.opens.lock().expect("no panic").len() == 150).await;
 }
 
 #[tokio::test]

@@ -158,10 +158,7 @@ impl DataDir {
         // SQLite finds its two by the name of the first (https://www.sqlite.org/tempfiles.html).
         let database = ["", "-wal", "-shm"].map(|end| (format!("{AUDIT}{end}"), format!("{name}.db{end}")));
         for (from, to) in database.into_iter().chain([(AUDIT_MARK.to_owned(), format!("{name}.mark"))]) {
-            match fs::rename(self.path.join(from), self.path.join(to)) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                renamed => renamed?,
-            }
+            present(fs::rename(self.path.join(from), self.path.join(to)))?;
         }
         sync(&self.path)?;
         let is_of_it =
@@ -225,7 +222,8 @@ impl Drop for DataDir {
     }
 }
 
-fn present<T>(read: io::Result<T>) -> io::Result<Option<T>> {
+/// What a file has, if it is there.
+pub(crate) fn present<T>(read: io::Result<T>) -> io::Result<Option<T>> {
     match read {
         Ok(content) => Ok(Some(content)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),

@@ -46,8 +46,8 @@ pub use config::{
 pub use manager::{FirstSteps, InitError, Manager, OpenError, Opening, OperatorCredentials};
 pub use run::{RunError, run};
 pub use seal::{
-    AuditAside, AuditAsideError, AutoUnlock, InvalidSplit, NewSeal, Recovery, RecoveryError, Refusal, Rekey,
-    RekeyError, SealPlan, SetAside, Split, StoppedError, UnlockClient, UnlockClientError, UnlockMeans,
+    AuditAsideError, AutoUnlock, InvalidSplit, NewSeal, RecoveryError, Refusal, RekeyError, SealPlan,
+    SetAside, Split, StoppedError, StoppedManager, UnlockClient, UnlockClientError, UnlockMeans,
     UnlockProgress,
 };
 pub use sealed::SealedManager;

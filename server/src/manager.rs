@@ -344,7 +344,7 @@ mod tests {
     use super::*;
     use crate::config::RawConfig;
 
-    use crate::seal::{AutoUnlock, Rekey, Split};
+    use crate::seal::{AutoUnlock, Split, StoppedManager};
 
     fn config(data_dir: &std::path::Path) -> Config {
         let raw = RawConfig { data_dir: Some(data_dir.to_owned()), ..RawConfig::default() };
@@ -396,8 +396,8 @@ mod tests {
         assert!(!config.data_dir.join("root.key").exists());
         std::fs::remove_file(config.data_dir.join("unlock.key")).expect("removed");
         assert!(matches!(Manager::open(&config).await, Ok(Opening::Sealed(_))));
-        let mut rekey = Rekey::begin(&config).await.expect("begun");
-        assert!(rekey.give(&in_clear).is_unlocked, "by what was printed as the recovery key");
+        let mut stopped = StoppedManager::begin(&config).await.expect("begun");
+        assert!(stopped.give(&in_clear).is_unlocked, "by what was printed as the recovery key");
     }
 
     #[tokio::test]
@@ -408,20 +408,23 @@ mod tests {
         let old = first.key.expect("a key");
         let before = std::fs::read(config.data_dir.join("root.sealed")).expect("a seal");
 
-        let begin = || async { Rekey::begin(&config).await.expect("begun") };
-        let renew = async |rekey: Rekey, plan| {
-            let new = rekey.make(&config, &plan).await.expect("a new seal");
+        let begin = || async { StoppedManager::begin(&config).await.expect("begun") };
+        let renew = async |stopped: StoppedManager, plan| {
+            let new = stopped.seal_anew(&config, &plan).await.expect("a new seal");
             let keys: Vec<String> =
                 new.means().key.iter().chain(&new.means().shares).map(|key| key.to_string()).collect();
             new.keep().await.expect("in its place");
             keys
         };
-        assert!(begin().await.make(&config, &SealPlan::default()).await.is_err(), "nothing has opened it");
-        let mut rekey = begin().await;
-        assert!(!rekey.give("").is_unlocked);
-        assert!(rekey.give(&old).is_unlocked);
+        assert!(
+            begin().await.seal_anew(&config, &SealPlan::default()).await.is_err(),
+            "nothing has opened it"
+        );
+        let mut stopped = begin().await;
+        assert!(!stopped.give("").is_unlocked);
+        assert!(stopped.give(&old).is_unlocked);
         let split = Some(Split::new(3, 2).expect("a split"));
-        let shares = renew(rekey, SealPlan { split, auto: Some(vec![AutoUnlock::KeyFile]) }).await;
+        let shares = renew(stopped, SealPlan { split, auto: Some(vec![AutoUnlock::KeyFile]) }).await;
         assert_eq!(shares.len(), 3);
         assert!(matches!(Manager::open(&config).await, Ok(Opening::Unlocked(_))), "by the key file");
 
@@ -431,11 +434,11 @@ mod tests {
         let last = renew(begin().await, SealPlan { split: None, auto: Some(vec![]) }).await;
         assert!(matches!(Manager::open(&config).await, Ok(Opening::Sealed(_))));
         assert!(!config.data_dir.join("unlock.key").exists());
-        let mut rekey = begin().await;
+        let mut stopped = begin().await;
         for useless in shares.iter().map(String::as_str).chain([old.as_str()]) {
-            assert!(!rekey.give(useless).is_unlocked);
+            assert!(!stopped.give(useless).is_unlocked);
         }
-        drop(rekey);
+        drop(stopped);
         assert!(begin().await.give(&last[0]).is_unlocked);
         std::fs::write(config.data_dir.join("root.sealed"), before).expect("put back");
         assert!(begin().await.give(&old).is_unlocked, "an old backup");

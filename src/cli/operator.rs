@@ -12,6 +12,7 @@ use super::config::ConfigFile;
 use super::connect::{Operator, ScopeArgs};
 use super::error::Failure;
 use super::{Global, output};
+use crate::client::ClientError;
 
 /// Operators and their roles: in the environment that is named, or with --all-environments everywhere.
 #[derive(Debug, Subcommand)]
@@ -119,19 +120,11 @@ pub(super) async fn run(command: OperatorCommand, global: &Global, file: ConfigF
         }
         OperatorCommand::Grant { name, roles, scope } => {
             let calls = operator.operators(&scope)?;
-            let mut changed = None;
-            for role in roles.roles {
-                changed = Some(calls.grant(&name, role).await?);
-            }
-            show_roles(global, changed.as_ref())?;
+            each_role(global, roles, async |role| calls.grant(&name, role).await).await?;
         }
         OperatorCommand::Ungrant { name, roles, scope } => {
             let calls = operator.operators(&scope)?;
-            let mut changed = None;
-            for role in roles.roles {
-                changed = Some(calls.ungrant(&name, role).await?);
-            }
-            show_roles(global, changed.as_ref())?;
+            each_role(global, roles, async |role| calls.ungrant(&name, role).await).await?;
         }
         OperatorCommand::Enroll { name, cancel: true, scope, .. } => {
             operator.operators(&scope)?.cancel_enrolment(&name).await?;
@@ -166,9 +159,18 @@ fn what_went(removed: &RemovedOperator) -> String {
     }
 }
 
-fn show_roles(global: &Global, changed: Option<&Listed>) -> Result<(), Failure> {
+/// Changes one role after the other, and shows those that the operator has then.
+async fn each_role(
+    global: &Global,
+    args: RolesArgs,
+    change: impl AsyncFn(Role) -> Result<Listed, ClientError>,
+) -> Result<(), Failure> {
+    let mut changed = None;
+    for role in args.roles {
+        changed = Some(change(role).await?);
+    }
     let Some(operator) = changed else { return Ok(()) };
-    Ok(output::one(global, operator, &format!("{} {}", operator.name, roles(&operator.grants)))?)
+    Ok(output::one(global, &operator, &format!("{} {}", operator.name, roles(&operator.grants)))?)
 }
 
 fn row(operator: &Listed) -> [String; 5] {

@@ -214,7 +214,7 @@ pub(super) async fn success(request: RequestBuilder) -> Result<Response, ClientE
 
 /// How long a server wants to be left alone, in seconds (RFC 9110, 10.2.3). A date would be of a clock
 /// that may not be ours.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
     Some(Duration::from_secs(seconds))
 }

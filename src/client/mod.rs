@@ -17,6 +17,7 @@ pub(crate) use audit::{AUDIT_LINE_MAX_BYTES, AuditExtent, AuditLines};
 pub(crate) use certificate::{CertificateRequest, CertificateSummary, certificate_end};
 pub(crate) use clock::{ManagerClock, describe as describe_clock};
 pub(crate) use error::ClientError;
+pub(crate) use http::retry_after;
 pub(crate) use node::NodeClient;
 pub(crate) use operator::{EnvironmentClient, NewValue, OperatorClient};
 pub(crate) use operators::OperatorsClient;

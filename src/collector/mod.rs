@@ -19,7 +19,7 @@ use secretfs_wire::audit::{Record, WrittenRecord};
 use url::Url;
 
 pub(crate) use error::CollectorError;
-pub(crate) use syslog::message as syslog_message;
+pub(crate) use syslog::{host_of, message as syslog_message};
 pub(crate) use tls::Trust;
 
 /// How long one attempt to send some records may take.

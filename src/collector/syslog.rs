@@ -3,7 +3,6 @@
 //!
 //! Syslog has no answers. What was given to a stream that breaks a moment later is lost without a sign.
 
-use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
@@ -92,8 +91,7 @@ impl Receiver {
             "unix" if url.path().len() > 1 => At::Unix(PathBuf::from(url.path())),
             _ => return Err(CollectorError::Url),
         };
-        let host = bare(source.host_str().unwrap_or("-")).to_owned();
-        Ok(Self { at, host, connection: Mutex::default() })
+        Ok(Self { at, host: host_of(source), connection: Mutex::default() })
     }
 
     /// Sends some. After a failure all of them are to be sent again.
@@ -180,15 +178,14 @@ impl Connection {
     }
 }
 
+/// How messages name the manager at this URL.
+pub(crate) fn host_of(source: &Url) -> String {
+    bare(source.host_str().unwrap_or("-")).to_owned()
+}
+
 /// An address without the brackets that a URL has around it.
 fn bare(host: &str) -> &str {
     host.trim_matches(['[', ']'])
-}
-
-impl fmt::Debug for Receiver {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Receiver").finish_non_exhaustive()
-    }
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::version::{TLS12, TLS13};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{ClientConfig, ConfigBuilder, RootCertStore, WantsVerifier};
 
 use super::CollectorError;
 
@@ -25,9 +25,7 @@ pub(crate) struct Trust {
 impl Trust {
     /// TLS with these.
     pub(super) fn config(&self) -> Result<ClientConfig, CollectorError> {
-        let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-            .with_protocol_versions(&[&TLS13, &TLS12])?
-            .with_root_certificates(self.roots()?);
+        let builder = builder()?.with_root_certificates(self.roots()?);
         let Some(certificate) = &self.certificate else { return Ok(builder.with_no_client_auth()) };
         let key_path = self.key.as_ref().unwrap_or(certificate);
         let key = PrivateKeyDer::from_pem_file(key_path).map_err(|error| unusable(key_path, &error))?;
@@ -50,6 +48,16 @@ impl Trust {
         }
         Ok(roots)
     }
+}
+
+/// TLS in which nobody is who they should be.
+pub(super) fn trusting_nobody() -> Result<ClientConfig, CollectorError> {
+    Ok(builder()?.with_root_certificates(RootCertStore::empty()).with_no_client_auth())
+}
+
+fn builder() -> Result<ConfigBuilder<ClientConfig, WantsVerifier>, rustls::Error> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    ClientConfig::builder_with_provider(provider).with_protocol_versions(&[&TLS13, &TLS12])
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, CollectorError> {

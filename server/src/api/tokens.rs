@@ -47,10 +47,7 @@ pub(super) async fn create(
     Json(asked): Json<CreateToken>,
 ) -> Result<(StatusCode, Answer<CreatedToken>), Error> {
     let gives = gives(&asked);
-    details.note(|noted| {
-        noted.object.node = asked.name.clone();
-        noted.text = Some(gives.clone());
-    });
+    details.note(|noted| noted.text = Some(gives.clone()));
     let created = app.create_token(&at.environment, asked, caller.name).await?;
     details.note(|noted| noted.text = Some(format!("token {}, {gives}", created.id)));
     Ok((StatusCode::CREATED, Answer(created)))

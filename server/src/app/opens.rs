@@ -9,7 +9,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use secretfs_wire::api::{Open, OpenReport, OpenedVersion, REPORT_MAX_OPENS};
-use secretfs_wire::audit::{Doubt, Event, Input, Outcome, Process};
+use secretfs_wire::audit::{Doubt, Event, Input, Outcome, Process, RECORD_MAX_NUMBER};
 use secretfs_wire::{Action, SecretName, VersionId};
 
 use super::App;
@@ -23,8 +23,6 @@ use crate::limits::{Limit, Limited};
 const TEXT_MAX_BYTES: usize = 1024;
 /// How many versions an open may show. A node tells fewer, and how many there are more.
 const MOST_VERSIONS: usize = 256;
-/// What every JSON reader reads as it stands.
-const MOST_LOST: u64 = (1 << 53) - 1;
 
 /// Of a report: what the manager knows of what it is about.
 struct Known {
@@ -148,7 +146,7 @@ fn check(report: &OpenReport) -> Result<(), Error> {
     }
     let versions = opens.iter().flat_map(|open| &open.versions).map(|version| version.version);
     let numbers = versions.chain(opens.iter().map(|open| open.unnamed));
-    if numbers.chain(lost.as_ref().map(|lost| lost.total)).any(|number| number > MOST_LOST) {
+    if numbers.chain(lost.as_ref().map(|lost| lost.total)).any(|number| number > RECORD_MAX_NUMBER) {
         return invalid("there are not so many".to_owned());
     }
     Ok(())

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use secretfs_wire::ChainId;
 use secretfs_wire::audit::CaBundle;
 
-use super::reading::{Item, Reader};
+use super::reading::Reader;
 use super::{Audit, Kept, patrol};
 use crate::store::StoreError;
 
@@ -38,13 +38,9 @@ impl Audit {
         for chain in log.chains().await? {
             let mut file = create(chain.id)?;
             let mut reader = Reader::begin(Arc::clone(log), chain.id, 1).await?;
-            loop {
-                let items = reader.page(u64::MAX).await?;
-                if items.is_empty() {
-                    break;
-                }
+            while let Some(items) = reader.some().await? {
                 let mut text = String::new();
-                items.iter().for_each(|item: &Item| item.write(&mut text));
+                items.iter().for_each(|item| item.write(&mut text));
                 file.write_all(text.as_bytes())?;
             }
             file.sync_all()?;

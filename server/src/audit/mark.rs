@@ -56,11 +56,9 @@ impl SignedMark {
     /// The last checkpoint that was kept; none in a manager that is new.
     pub(super) fn read(&self) -> Result<Option<Checkpoint>, MarkError> {
         let sealed = match &self.place {
-            Place::Directory(directory) => match fs::read(directory.join(AUDIT_MARK)) {
-                Ok(sealed) => Some(sealed),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-                Err(error) => return Err(MarkError::File(error)),
-            },
+            Place::Directory(directory) => {
+                data_dir::present(fs::read(directory.join(AUDIT_MARK))).map_err(MarkError::File)?
+            }
             Place::Memory(sealed) => sealed.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         };
         let Some(sealed) = sealed else { return Ok(None) };

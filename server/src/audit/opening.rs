@@ -91,11 +91,7 @@ impl Means<'_> {
         };
         let mut reader = Reader::begin(Arc::clone(self.log), id, from).await?;
         let mut last = None;
-        loop {
-            let items = reader.page(u64::MAX).await?;
-            if items.is_empty() {
-                break;
-            }
+        while let Some(items) = reader.some().await? {
             for item in items {
                 item.verify(&mut verifier).map_err(fault)?;
                 if let Item::Line(Line::Checkpoint(signed)) = item {

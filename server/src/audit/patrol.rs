@@ -56,16 +56,13 @@ async fn verify_chain(
 ) -> Result<Summary, Found> {
     let found = |fault| Found::Fault(chain, fault);
     let mut reader = Reader::begin(Arc::clone(log), chain, 1).await?;
-    loop {
-        let began = Instant::now();
-        let items = reader.page(u64::MAX).await?;
-        if items.is_empty() {
-            break;
-        }
+    let mut began = Instant::now();
+    while let Some(items) = reader.some().await? {
         for item in items {
             item.verify(&mut verifier).map_err(found)?;
         }
         sleep(began.elapsed()).await;
+        began = Instant::now();
     }
     verifier.finish().map_err(found)
 }

@@ -97,6 +97,12 @@ impl Reader {
         Ok(items)
     }
 
+    /// Some of all the lines that are left; `None` when there are no more.
+    pub(super) async fn some(&mut self) -> Result<Option<Vec<Item>>, StoreError> {
+        let items = self.page(u64::MAX).await?;
+        Ok((!items.is_empty()).then_some(items))
+    }
+
     /// The certificates that were not given yet.
     async fn new_certificates(&mut self) -> Result<Vec<Item>, StoreError> {
         let mut keys = self.log.audit_keys(self.chain).await?;

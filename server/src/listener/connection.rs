@@ -69,14 +69,14 @@ impl Connection {
                 return;
             }
         };
+        // Its handshake is over.
+        drop(self.place);
         match peer(&stream) {
             Ok(Some(peer)) => {
-                drop(self.place);
                 let router = self.router.layer(Extension(peer));
                 self.http.answer(stream, router, std::future::pending()).await;
             }
             Ok(None) => {
-                drop(self.place);
                 let Some(_anonymous) = self.newcomers.stay(self.address) else {
                     self.refused.inc();
                     tracing::debug!(address = %self.address, "too many connections without a certificate");

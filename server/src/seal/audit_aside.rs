@@ -4,7 +4,6 @@ use std::sync::Arc;
 use secretfs_wire::Action;
 use secretfs_wire::audit::{Actor, Event, Outcome};
 
-use super::progress::UnlockProgress;
 use super::stopped::{StoppedError, StoppedManager};
 use crate::app::now;
 use crate::config::Config;
@@ -12,11 +11,6 @@ use crate::data_dir;
 use crate::error::Cause;
 use crate::manager::{Inside, OpenError};
 use crate::store::AuditMark as _;
-
-/// A stopped manager whose audit log is broken, and who goes on with a new one. Only whoever opens its seal may
-/// decide that, and the new log begins with saying so.
-#[derive(Debug)]
-pub struct AuditAside(StoppedManager);
 
 /// A log that was set aside.
 #[derive(Debug)]
@@ -47,27 +41,15 @@ pub enum AuditAsideError {
     Begin(#[source] Cause),
 }
 
-impl AuditAside {
-    /// Opens the seal, where that takes no operator, and keeps every manager off meanwhile.
-    ///
-    /// # Errors
-    /// When a manager runs on the directory, or the seal is damaged.
-    pub async fn begin(config: &Config) -> Result<Self, AuditAsideError> {
-        Ok(Self(StoppedManager::begin(config).await?))
-    }
-
-    /// Takes a line with an unlock key or a share; an empty one only asks how far it is.
-    pub fn give(&mut self, line: &str) -> UnlockProgress {
-        self.0.give(line)
-    }
-
-    /// Sets the log aside and begins another one. A second attempt finishes one that was cut off.
+impl StoppedManager {
+    /// Sets a broken audit log aside and begins another one, which says so. Only whoever opens the seal may
+    /// decide that. A second attempt finishes one that was cut off.
     ///
     /// # Errors
     /// When the seal is not open, the log is whole, or files cannot be written.
-    pub async fn set_aside(self, config: &Config) -> Result<SetAside, AuditAsideError> {
+    pub async fn set_audit_aside(self, config: &Config) -> Result<SetAside, AuditAsideError> {
         let keep = |cause: Cause| AuditAsideError::Keep(cause);
-        let (directory, _, _, root) = self.0.into_opened()?;
+        let (directory, _, _, root) = self.into_opened()?;
         let root = Arc::new(root);
         let inside = Inside::open(config, &directory, &root).await.map_err(AuditAsideError::Open)?;
         let Some(reason) = inside.audit.examine(inside.authority.ca_bundle()).await else {

@@ -32,10 +32,10 @@ pub(crate) use slots::SealedRoot;
 pub(crate) use socket::{Confirmation, UnlockSocket};
 pub(crate) use unlocking::Unlocking;
 
-pub use audit_aside::{AuditAside, AuditAsideError, SetAside};
+pub use audit_aside::{AuditAsideError, SetAside};
 pub use plan::{AutoUnlock, InvalidSplit, SealPlan, Split, UnlockMeans};
 pub use progress::{Refusal, UnlockProgress};
-pub use recovery::{Recovery, RecoveryError};
-pub use rekey::{NewSeal, Rekey, RekeyError};
+pub use recovery::RecoveryError;
+pub use rekey::{NewSeal, RekeyError};
 pub use socket::{UnlockClient, UnlockClientError};
-pub use stopped::StoppedError;
+pub use stopped::{StoppedError, StoppedManager};

@@ -4,18 +4,12 @@ use secretfs_wire::api::CreatedEnrolment;
 use secretfs_wire::audit::{Actor, Event, Outcome};
 use secretfs_wire::{Action, OperatorName};
 
-use super::progress::UnlockProgress;
 use super::stopped::{StoppedError, StoppedManager};
 use crate::app::{draw_enrolment, now, shown_once};
 use crate::audit::{AuditError, Durability};
 use crate::config::Config;
 use crate::error::Cause;
 use crate::manager::{Manager, OpenError};
-
-/// A stopped manager that nobody can log in to any more, and whose seal is proof enough: whoever opens
-/// it has all keys anyway.
-#[derive(Debug)]
-pub struct Recovery(StoppedManager);
 
 /// Why nobody was made an administrator.
 #[derive(Debug, thiserror::Error)]
@@ -37,22 +31,10 @@ pub enum RecoveryError {
     Store(#[source] Cause),
 }
 
-impl Recovery {
-    /// Opens the seal, where that takes no operator, and keeps every manager off meanwhile.
-    ///
-    /// # Errors
-    /// When a manager runs on the directory, or the seal is damaged.
-    pub async fn begin(config: &Config) -> Result<Self, RecoveryError> {
-        Ok(Self(StoppedManager::begin(config).await?))
-    }
-
-    /// Takes a line with an unlock key or a share; an empty one only asks how far it is.
-    pub fn give(&mut self, line: &str) -> UnlockProgress {
-        self.0.give(line)
-    }
-
+impl StoppedManager {
     /// Makes an operator, who may be there already, an administrator of everything, and a token for them
-    /// to log in with.
+    /// to log in with: when nobody can log in any more, the seal is proof enough. Whoever opens it has all keys
+    /// anyway.
     ///
     /// # Errors
     /// When the seal is not open, or the store cannot be changed.
@@ -62,7 +44,7 @@ impl Recovery {
         name: &OperatorName,
         ttl: Duration,
     ) -> Result<CreatedEnrolment, RecoveryError> {
-        let (directory, sources, _, root) = self.0.into_opened()?;
+        let (directory, sources, _, root) = self.into_opened()?;
         let manager = Manager::unlocked(config.clone(), directory, root, sources.into_backends(), Vec::new())
             .await
             .map_err(RecoveryError::Open)?;

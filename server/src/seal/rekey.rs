@@ -7,7 +7,6 @@ use secretfs_wire::audit::{Actor, Event, Outcome};
 use super::auto::AutoSources;
 use super::making::{self, Made};
 use super::plan::{SealPlan, UnlockMeans};
-use super::progress::UnlockProgress;
 use super::slots::SealedRoot;
 use super::stopped::{StoppedError, StoppedManager};
 use crate::audit::{Audit, Durability};
@@ -15,11 +14,6 @@ use crate::config::Config;
 use crate::data_dir::DataDir;
 use crate::error::Cause;
 use crate::manager::{Inside, OpenError};
-
-/// A stopped manager whose seal is replaced by another. The root key stays the same; what opens the old
-/// seal does not open the new one.
-#[derive(Debug)]
-pub struct Rekey(StoppedManager);
 
 /// A seal that was made for a stopped manager.
 pub struct NewSeal {
@@ -50,26 +44,14 @@ pub enum RekeyError {
     Unrecorded(#[source] Cause),
 }
 
-impl Rekey {
-    /// Opens the old seal, where that takes no operator, and keeps every manager off meanwhile.
-    ///
-    /// # Errors
-    /// When a manager runs on the directory, or the seal is damaged.
-    pub async fn begin(config: &Config) -> Result<Self, RekeyError> {
-        Ok(Self(StoppedManager::begin(config).await?))
-    }
-
-    /// Takes a line with an unlock key or a share; an empty one only asks how far it is.
-    pub fn give(&mut self, line: &str) -> UnlockProgress {
-        self.0.give(line)
-    }
-
-    /// Makes the new seal, which is not in the place of the old one yet.
+impl StoppedManager {
+    /// Makes another seal, which is not in the place of the old one yet. The root key stays the same; what
+    /// opens the old seal does not open the new one.
     ///
     /// # Errors
     /// When the old one is not open, or the new one cannot be made.
-    pub async fn make(self, config: &Config, plan: &SealPlan) -> Result<NewSeal, RekeyError> {
-        let (directory, sources, before, root) = self.0.into_opened()?;
+    pub async fn seal_anew(self, config: &Config, plan: &SealPlan) -> Result<NewSeal, RekeyError> {
+        let (directory, sources, before, root) = self.into_opened()?;
         let made = making::make(&root, plan, Some(&before), &sources)
             .await
             .map_err(|error| RekeyError::Make(error.into()))?;

@@ -12,8 +12,8 @@ use crate::keys::{RootKey, remote_keys};
 use crate::manager::check;
 
 /// A manager that does not run, and cannot be started meanwhile: for what only whoever opens its seal
-/// may do.
-pub(super) struct StoppedManager {
+/// may do. Each of these uses it up.
+pub struct StoppedManager {
     directory: DataDir,
     sources: AutoSources,
     unlocking: Unlocking,
@@ -39,7 +39,10 @@ pub enum StoppedError {
 
 impl StoppedManager {
     /// Opens the seal, where that takes no operator, and keeps every manager off as long as this lives.
-    pub(super) async fn begin(config: &Config) -> Result<Self, StoppedError> {
+    ///
+    /// # Errors
+    /// When a manager runs on the directory, or the seal is damaged.
+    pub async fn begin(config: &Config) -> Result<Self, StoppedError> {
         let directory =
             DataDir::open(&config.data_dir).map_err(|error| StoppedError::DataDir(error.into()))?;
         let remote = remote_keys(config).map_err(|error| StoppedError::KeyBackend(error.into()))?;
@@ -51,7 +54,7 @@ impl StoppedManager {
     }
 
     /// Takes a line with an unlock key or a share; an empty one only asks how far it is.
-    pub(super) fn give(&mut self, line: &str) -> UnlockProgress {
+    pub fn give(&mut self, line: &str) -> UnlockProgress {
         if self.root.is_none() {
             match self.unlocking.give(line, Instant::now()) {
                 Ok(root) => self.root = Some(root),

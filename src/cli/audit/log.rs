@@ -18,8 +18,6 @@ use super::super::error::Failure;
 use super::super::renewal::Renewal;
 use crate::client::{AuditExtent, AuditLines, ClientError};
 
-/// The longest line, in bytes: a record with long paths.
-pub(super) const LINE_MAX_BYTES: usize = crate::client::AUDIT_LINE_MAX_BYTES;
 /// How soon a stream that broke is opened again.
 const AGAIN: Duration = Duration::from_secs(1);
 

@@ -13,12 +13,10 @@ use super::super::config::ConfigFile;
 use super::super::connect::Operator;
 use super::super::error::Failure;
 use super::super::{Global, output};
-use crate::client::AuditExtent;
+use crate::client::{AUDIT_LINE_MAX_BYTES, AuditExtent};
 
 /// How long records may be without a signature before it is strange.
 const UNSIGNED_AT_MOST: SignedDuration = SignedDuration::from_mins(1);
-/// The longest line that is looked at, in bytes.
-const LINE_MAX_BYTES: u64 = 1 << 20;
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct VerifyArgs {
@@ -151,7 +149,7 @@ fn offline(path: &Path, mut verifier: Verifier) -> Result<Summary, Failure> {
     let mut line = String::new();
     loop {
         line.clear();
-        let length = (&mut input).take(LINE_MAX_BYTES).read_line(&mut line);
+        let length = (&mut input).take(AUDIT_LINE_MAX_BYTES as u64).read_line(&mut line);
         match length {
             Ok(0) => return verifier.finish().map_err(damaged),
             Ok(_) => {}

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use secretfs_server::{
-    AuditAside, AutoUnlock, Config, Recovery, Refusal, Rekey, RekeyError, SealPlan, SetAside, Split,
-    UnlockClient, UnlockClientError, UnlockMeans, UnlockProgress,
+    AutoUnlock, Config, Refusal, RekeyError, SealPlan, SetAside, Split, StoppedManager, UnlockClient,
+    UnlockClientError, UnlockMeans, UnlockProgress,
 };
 use secretfs_wire::api::CreatedEnrolment;
 use secretfs_wire::{KeyBackendKind, KeyName, KeyReference, OperatorName};
@@ -150,9 +150,8 @@ pub(super) async fn rekey(args: &SealArgs, config: &Config, global: &Global) -> 
     let plan = args.plan()?;
     // Why the seal does not open by itself, for one.
     global.start_logging("warn")?;
-    let mut rekey = Rekey::begin(config).await.map_err(|error| Failure::from_error(&error))?;
-    open_stopped(|line| rekey.give(line)).await?;
-    let new = rekey.make(config, &plan).await.map_err(|error| Failure::from_error(&error))?;
+    let stopped = open_stopped(config).await?;
+    let new = stopped.seal_anew(config, &plan).await.map_err(|error| Failure::from_error(&error))?;
     // First shown, then needed: the other way round, whoever is stopped in between is locked out.
     output::once(global, &to_json(new.means()), &text(new.means(), config))?;
     new.keep().await.map_err(|error| match &error {
@@ -174,32 +173,31 @@ pub(super) async fn enroll(
     global: &Global,
 ) -> Result<CreatedEnrolment, Failure> {
     global.start_logging("warn")?;
-    let mut recovery = Recovery::begin(config).await.map_err(|error| Failure::from_error(&error))?;
-    open_stopped(|line| recovery.give(line)).await?;
-    recovery.enroll(config, name, ttl).await.map_err(|error| Failure::from_error(&error))
+    let stopped = open_stopped(config).await?;
+    stopped.enroll(config, name, ttl).await.map_err(|error| Failure::from_error(&error))
 }
 
 pub(super) async fn begin_audit(config: &Config, global: &Global) -> Result<(), Failure> {
     global.start_logging("off")?;
-    let mut aside = AuditAside::begin(config).await.map_err(|error| Failure::from_error(&error))?;
-    open_stopped(|line| aside.give(line)).await?;
+    let stopped = open_stopped(config).await?;
     let SetAside { reason, files } =
-        aside.set_aside(config).await.map_err(|error| Failure::from_error(&error))?;
+        stopped.set_audit_aside(config).await.map_err(|error| Failure::from_error(&error))?;
     let files: Vec<_> = files.iter().map(|file| file.display().to_string()).collect();
     let text = format!("Set aside, since {reason}:\n\n    {}\n\nA new log has begun.", files.join("\n    "));
     Ok(output::one(global, &json!({ "reason": reason, "files": files }), &text)?)
 }
 
 /// Opens the seal of a stopped manager, with what standard input has if it needs that.
-async fn open_stopped(mut give: impl FnMut(&str) -> UnlockProgress) -> Result<(), Failure> {
-    let progress = match give("") {
+async fn open_stopped(config: &Config) -> Result<StoppedManager, Failure> {
+    let mut stopped = StoppedManager::begin(config).await.map_err(|error| Failure::from_error(&error))?;
+    let progress = match stopped.give("") {
         open if open.is_unlocked => open,
-        _ => open(async |line: &str| Ok(give(line))).await?,
+        _ => open(async |line: &str| Ok(stopped.give(line))).await?,
     };
     if !progress.is_unlocked {
         return Err(Failure::failed(format!("{}; nothing was changed", counted(&progress))));
     }
-    Ok(())
+    Ok(stopped)
 }
 
 /// Gives what standard input has, one key or share a line, until the seal is open or there is no more.

@@ -8,11 +8,12 @@ use std::time::Duration;
 use opentelemetry_proto::tonic::collector::logs::v1::{ExportLogsPartialSuccess, ExportLogsServiceResponse};
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use prost::Message as _;
-use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
+use reqwest::header::CONTENT_TYPE;
 use reqwest::{Response, StatusCode, redirect};
 use url::{Host, Url};
 
-use super::{Access, CollectorError, Outgoing};
+use super::{Access, CollectorError, Outgoing, tls};
+use crate::client::retry_after;
 use crate::host::innermost_cause;
 
 /// Where logs go, below the URL of a collector that names no path (OTLP 1.9, "OTLP/HTTP Request").
@@ -42,7 +43,7 @@ impl Client {
             url.set_path(PATH);
         }
         // Without HTTPS it is never used; reqwest would look for a cryptographic library of its own.
-        let mut tls = trust.config()?;
+        let mut tls = if is_https { trust.config()? } else { tls::trusting_nobody()? };
         tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         let http = reqwest::Client::builder()
             .tls_backend_preconfigured(tls)
@@ -77,7 +78,7 @@ impl Client {
             | StatusCode::BAD_GATEWAY
             | StatusCode::SERVICE_UNAVAILABLE
             | StatusCode::GATEWAY_TIMEOUT) => {
-                Err(CollectorError::Busy { status, retry_after: retry_after(&response) })
+                Err(CollectorError::Busy { status, retry_after: retry_after(response.headers()) })
             }
             status => Err(CollectorError::Refused(status)),
         }
@@ -95,12 +96,6 @@ async fn partial_success(mut response: Response) -> Result<Option<ExportLogsPart
     }
     let answer = ExportLogsServiceResponse::decode(body.as_slice()).ok();
     Ok(answer.and_then(|answer| answer.partial_success).filter(|partial| partial.rejected_log_records > 0))
-}
-
-/// In seconds; a date would be of a clock that may not be ours.
-fn retry_after(response: &Response) -> Option<Duration> {
-    let seconds = response.headers().get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
-    Some(Duration::from_secs(seconds))
 }
 
 /// Whether what is sent there stays on this host.

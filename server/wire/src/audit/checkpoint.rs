@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::certificate::AuditCertificate;
 use super::hash::{CertificateFingerprint, RecordHash};
-use super::record::{MOST, canonical};
+use super::record::{RECORD_MAX_NUMBER, canonical};
 use crate::ChainId;
 
 /// What is signed begins with this.
@@ -59,7 +59,7 @@ impl Checkpoint {
     }
 
     fn message(&self) -> Option<Vec<u8>> {
-        if self.sequence > MOST {
+        if self.sequence > RECORD_MAX_NUMBER {
             return None;
         }
         Some([DOMAIN, canonical(self)?.as_bytes()].concat())

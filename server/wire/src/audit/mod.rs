@@ -24,5 +24,5 @@ pub use fault::{Damage, Fault};
 pub use hash::{CertificateFingerprint, InvalidHash, RecordHash};
 pub use line::{Line, MalformedLine};
 pub use mode::{AuditMode, InvalidAuditMode};
-pub use record::{Record, RecordError, WrittenRecord};
+pub use record::{RECORD_MAX_NUMBER, Record, RecordError, WrittenRecord};
 pub use verify::{Summary, Verifier};

@@ -9,8 +9,8 @@ use crate::ChainId;
 
 /// What is hashed begins with this, so that no record is ever taken for anything else that is hashed.
 const DOMAIN: &[u8] = b"secretfs audit record 1\n";
-/// The largest number that every JSON reader reads as it stands (RFC 8785).
-pub(super) const MOST: u64 = (1 << 53) - 1;
+/// The largest number that a record may hold: what every JSON reader reads as it stands (RFC 8785).
+pub const RECORD_MAX_NUMBER: u64 = (1 << 53) - 1;
 
 /// A record that cannot be written or read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -66,7 +66,7 @@ impl Record {
     pub fn write(&self) -> Result<WrittenRecord, RecordError> {
         let Event { count, lost, object, .. } = &self.event;
         let numbers = [Some(self.sequence), *count, lost.map(|lost| lost.total), object.version];
-        if numbers.into_iter().flatten().any(|number| number > MOST) {
+        if numbers.into_iter().flatten().any(|number| number > RECORD_MAX_NUMBER) {
             return Err(RecordError::Number);
         }
         let text = canonical(self).ok_or(RecordError::Form)?;

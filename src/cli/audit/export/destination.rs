@@ -52,7 +52,7 @@ impl Destination {
             None => Output::Stdout(io::stdout()),
         };
         let form = match format {
-            Format::Syslog => LineForm::Syslog { host: manager.host_str().unwrap_or("-").to_owned() },
+            Format::Syslog => LineForm::Syslog { host: collector::host_of(manager) },
             Format::Jsonl | Format::Otlp => LineForm::Jsonl,
         };
         Ok(Self::Lines { output, form })

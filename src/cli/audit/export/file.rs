@@ -7,8 +7,9 @@ use std::path::Path;
 use secretfs_wire::audit::Line;
 
 use super::super::super::error::Failure;
-use super::super::log::{Entry, LINE_MAX_BYTES, Position};
+use super::super::log::{Entry, Position};
 use super::cannot;
+use crate::client::AUDIT_LINE_MAX_BYTES;
 
 /// The last record in an export, if it is there. A last line that is not whole, since whoever wrote it was
 /// killed or had no room, is cut off.
@@ -32,7 +33,7 @@ fn read(path: &Path, file: &File) -> Result<(Option<Position>, u64), Failure> {
     let mut input = BufReader::new(file);
     for number in 1_u64.. {
         let mut line = Vec::new();
-        let length = (&mut input).take(LINE_MAX_BYTES as u64).read_until(b'\n', &mut line);
+        let length = (&mut input).take(AUDIT_LINE_MAX_BYTES as u64).read_until(b'\n', &mut line);
         let length = length.map_err(|error| cannot("read", path, &error))?;
         if line.pop() != Some(b'\n') {
             // The end, or a part of a line.

@@ -84,30 +84,15 @@ impl Operators for Sqlite {
     ) -> Result<u64, StoreError> {
         let mut transaction = self.write().await?;
         let operator = load(&mut transaction, name, now).await?;
-        let withdrawn = match require_scope(&mut transaction, &operator, scope, now).await {
-            Err(StoreError::OtherScope { name, environment }) => {
-                let taken = sqlx::query("DELETE FROM grants WHERE operator = ? AND environment = ?")
-                    .bind(name.as_str())
-                    .bind(environment.as_str())
-                    .execute(&mut *transaction)
-                    .await?;
-                if taken.rows_affected() == 0 {
-                    return Err(StoreError::OtherScope { name, environment });
-                }
-                withdraw_tokens_of(&mut transaction, &name, Some(&environment), now).await?
-            }
-            decided => {
-                decided?;
-                if operator.grants.contains(&ADMIN_EVERYWHERE) {
-                    require_another_admin(&mut transaction, name, now).await?;
-                }
-                sqlx::query("DELETE FROM operators WHERE name = ?")
-                    .bind(name.as_str())
-                    .execute(&mut *transaction)
-                    .await?;
-                withdraw_tokens_of(&mut transaction, name, None, now).await?
-            }
+        let within = match scope {
+            Some(environment) if !decides_over(&mut transaction, &operator, environment, now).await? => scope,
+            _ => None,
         };
+        match within {
+            Some(environment) => take_roles(&mut transaction, &operator, environment).await?,
+            None => remove(&mut transaction, &operator, now).await?,
+        }
+        let withdrawn = withdraw_tokens_of(&mut transaction, name, within, now).await?;
         transaction.commit().await?;
         Ok(withdrawn)
     }
@@ -292,15 +277,14 @@ fn counts(grant: &Grant, scope: Option<&EnvironmentName>) -> bool {
     scope.is_none_or(|scope| grant.environment.as_ref().is_none_or(|environment| environment == scope))
 }
 
-/// Who may decide in one environment only, does not decide who somebody is whom another one or all have
-/// enrolled, or have a token out for.
-async fn require_scope(
+/// Whether those who may decide in one environment only decide who somebody is: not if another one or all have
+/// enrolled them, or have a token out for them.
+async fn decides_over(
     connection: &mut SqliteConnection,
     operator: &Operator,
-    scope: Option<&EnvironmentName>,
+    environment: &EnvironmentName,
     now: Timestamp,
-) -> Result<(), StoreError> {
-    let Some(environment) = scope else { return Ok(()) };
+) -> Result<bool, StoreError> {
     require_environment(connection, environment).await?;
     let wider = sqlx::query("SELECT 1 FROM enrolments WHERE operator = ? AND scope IS NOT ? AND expires > ?")
         .bind(operator.name.as_str())
@@ -308,10 +292,53 @@ async fn require_scope(
         .bind(now.as_microsecond())
         .fetch_optional(connection)
         .await?;
-    if operator.scope.as_ref() != scope || wider.is_some() {
-        let (name, environment) = (operator.name.clone(), environment.clone());
-        return Err(StoreError::OtherScope { name, environment });
+    Ok(operator.scope.as_ref() == Some(environment) && wider.is_none())
+}
+
+async fn require_scope(
+    connection: &mut SqliteConnection,
+    operator: &Operator,
+    scope: Option<&EnvironmentName>,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    match scope {
+        Some(environment) if !decides_over(connection, operator, environment, now).await? => {
+            Err(other_scope(operator, environment))
+        }
+        _ => Ok(()),
     }
+}
+
+fn other_scope(operator: &Operator, environment: &EnvironmentName) -> StoreError {
+    StoreError::OtherScope { name: operator.name.clone(), environment: environment.clone() }
+}
+
+/// Takes the roles in an environment from somebody who belongs to others.
+async fn take_roles(
+    connection: &mut SqliteConnection,
+    operator: &Operator,
+    environment: &EnvironmentName,
+) -> Result<(), StoreError> {
+    let taken = sqlx::query("DELETE FROM grants WHERE operator = ? AND environment = ?")
+        .bind(operator.name.as_str())
+        .bind(environment.as_str())
+        .execute(connection)
+        .await?;
+    if taken.rows_affected() == 0 { Err(other_scope(operator, environment)) } else { Ok(()) }
+}
+
+async fn remove(
+    connection: &mut SqliteConnection,
+    operator: &Operator,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    if operator.grants.contains(&ADMIN_EVERYWHERE) {
+        require_another_admin(connection, &operator.name, now).await?;
+    }
+    sqlx::query("DELETE FROM operators WHERE name = ?")
+        .bind(operator.name.as_str())
+        .execute(connection)
+        .await?;
     Ok(())
 }
 
